@@ -1,0 +1,123 @@
+"""Loaders over tensors in memory. The training loader hands out *blocks*: the mini-batches between two checks."""
+
+from collections.abc import Callable, Iterator
+from functools import lru_cache
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+class Block:
+    """Consecutive mini-batches that are trained without a check in between.
+
+    A plain class on purpose: Lightning looks into dataclasses and sequences to move what they hold, and the
+    mini-batches are to be made one by one, when their turn comes.
+
+    Attributes:
+        first: index of the update that its first mini-batch makes, counted from 0 across epochs.
+        batch_size: samples in a mini-batch over all ranks; the divisor of a mean that the ranks sum up.
+    """
+
+    def __init__(self, loader: "BlockLoader", first: int, stop: int) -> None:
+        self.first, self.batch_size = first, loader.batch_size
+        self._loader, self._stop = loader, stop
+
+    def __len__(self) -> int:
+        """Number of mini-batches."""
+        return self._stop - self.first
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yields ``input (B, D), target (B,)`` of each mini-batch; on several ranks B is this rank's share."""
+        return map(self._loader.minibatch, range(self.first, self._stop))
+
+
+class BlockLoader:
+    """The training set as blocks; a block ends at each multiple of ``check_interval`` and at the last update.
+
+    One iteration yields the blocks that start in the current epoch. The last of them may run on into the next epoch,
+    whose iteration then starts after it. There is no length: epochs differ in their number of blocks.
+
+    Everything is a function of the number of updates so far, read from ``step`` when an iteration begins, so a resumed
+    run goes on exactly where it stopped. The order of the samples is a function of ``(seed, epoch)``.
+
+    Args:
+        input: ``(N, D)``.
+        target: ``(N,)``.
+        batch_size: samples per mini-batch over all ranks, at most N; the last, partial batch of an epoch is dropped.
+        epochs: epochs to train.
+        check_interval: updates between two checks, counted across epochs.
+        shuffle: a new order in every epoch, or the given order in all of them (then mini-batches are views).
+        seed: at least 0.
+        step: tells the number of updates so far.
+        rank, world_size: mini-batches are split over the ranks, in order, into shares that differ by at most one.
+    """
+
+    def __init__(
+        self,
+        input: Tensor,
+        target: Tensor,
+        *,
+        batch_size: int,
+        epochs: int,
+        check_interval: int,
+        shuffle: bool,
+        seed: int,
+        step: Callable[[], int],
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        self.input, self.target, self.step = input, target, step
+        self.batch_size, self.check_interval = batch_size, check_interval
+        self.shuffle, self.seed = shuffle, seed
+        self.batches = len(target) // batch_size
+        self.total_updates = epochs * self.batches
+        share, rest = divmod(batch_size, world_size)
+        self._offset = rank * share + min(rank, rest)
+        self._share = share + (rank < rest)
+        # Two epochs: a block may lie in both. Kept per loader: a cache on the class would keep every data set alive.
+        self._order = lru_cache(maxsize=2)(self._permutation)
+
+    def __iter__(self) -> Iterator[Block]:
+        # The step is read here and not in the generator, which would first run when its first block is asked for.
+        return self._blocks(self.step())
+
+    def _blocks(self, first: int) -> Iterator[Block]:
+        epoch_end = min((first // self.batches + 1) * self.batches, self.total_updates)
+        while first < epoch_end:
+            stop = min((first // self.check_interval + 1) * self.check_interval, self.total_updates)
+            yield Block(self, first, stop)
+            first = stop
+
+    def minibatch(self, update: int) -> tuple[Tensor, Tensor]:
+        """Returns this rank's share ``input (B, D), target (B,)`` of the mini-batch of the given update."""
+        epoch, batch = divmod(update, self.batches)
+        start = batch * self.batch_size + self._offset
+        share = slice(start, start + self._share)
+        if not self.shuffle:
+            return self.input[share], self.target[share]
+        index = self._order(epoch)[share]
+        return self.input.index_select(0, index), self.target.index_select(0, index)
+
+    def _permutation(self, epoch: int) -> Tensor:
+        """Drawn on the CPU, so that every device trains in the same order."""
+        (mixed,) = np.random.SeedSequence([self.seed, epoch]).generate_state(1, np.uint64)
+        generator = torch.Generator().manual_seed(int(mixed))
+        return torch.randperm(len(self.target), generator=generator).to(self.input.device)
+
+
+class WholeSet:
+    """A loader of one batch, ``input (N, D), target (N,)``: a set that is evaluated at once.
+
+    Not a list: Lightning takes nested lists and tuples apart and would find loaders in their tensors.
+    """
+
+    def __init__(self, input: Tensor, target: Tensor) -> None:
+        self.input, self.target = input, target
+
+    def __len__(self) -> int:
+        """Number of batches."""
+        return 1
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        yield self.input, self.target
