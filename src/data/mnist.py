@@ -34,6 +34,7 @@ class MNISTDataModule(pl.LightningDataModule):
         batch_size: samples per update; the last, partial batch of an epoch is dropped.
         seed: of the shuffling, at least 0.
         epochs: passes over the training set.
+        train_size: how many samples of the training set are used, from its start; None: all.
 
     Attributes:
         classes: ``digits`` as a list.
@@ -58,6 +59,7 @@ class MNISTDataModule(pl.LightningDataModule):
         batch_size: int,
         seed: int,
         epochs: int,
+        train_size: int | None = None,
     ) -> None:
         super().__init__()
         if split not in SPLITS:
@@ -69,6 +71,7 @@ class MNISTDataModule(pl.LightningDataModule):
         self.batch_size = _whole_number("batch_size", batch_size, least=1)
         self.seed = _whole_number("seed", seed, least=0)
         self.epochs = _whole_number("epochs", epochs, least=1)
+        self.train_size = None if train_size is None else _whole_number("train_size", train_size, least=1)
         self.num_features, self.num_classes = 28 * 28, len(self.classes)
         self.train = self.val = self.test = None
         self.batches = self.check_interval = self.total_updates = None
@@ -82,6 +85,11 @@ class MNISTDataModule(pl.LightningDataModule):
         self._read(parts, from_train=True)
         self._read(parts, from_train=False)
         samples = len(self.train[1])
+        if self.train_size is not None:
+            if self.train_size > samples:
+                raise InputError(f"train_size={self.train_size}: accepted are 1 to {samples}, or null for all")
+            self.train = tuple(tensor[: self.train_size].clone() for tensor in self.train)
+            samples = self.train_size
         if self.batch_size > samples:
             raise InputError(f"batch_size={self.batch_size}: accepted are 1 to {samples}, the size of the training set")
         self.batches = samples // self.batch_size

@@ -1,0 +1,63 @@
+"""Keeps the run's checkpoints, from which it can go on, and ends it in order when it is told to stop."""
+
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+
+from src.errors import Interrupted
+from src.models.linear_classifier import LinearClassifier
+
+# Where in an epoch a run goes on follows from global_step alone (see BlockLoader): Lightning starts that epoch anew.
+FRESH = {"ready": 0, "completed": 0, "started": 0, "processed": 0}
+
+
+class ResumableCheckpoint(pl.callbacks.Checkpoint):
+    """Saves ``last.ckpt`` after checks and ``best.ckpt``, with each classifier's best weights, at the end.
+
+    SIGTERM and SIGINT (Ctrl-C) are obeyed at the next check: ``last.ckpt`` is saved and Interrupted raised.
+
+    Args:
+        folder: where the files go.
+        every_seconds: least time between two saves; 0 saves after every check.
+    """
+
+    def __init__(self, folder: str | Path, every_seconds: float) -> None:
+        self.folder = Path(folder)
+        self.every_seconds = every_seconds
+        self.signal: int | None = None
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: LinearClassifier) -> None:
+        self.saved_at = time.monotonic()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self.on_signal)  # Lightning restores the earlier handlers
+
+    def on_signal(self, number: int, frame: Any) -> None:
+        self.signal = number
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: LinearClassifier) -> None:
+        due = self.signal is not None or time.monotonic() - self.saved_at >= self.every_seconds
+        if trainer.strategy.broadcast(due):
+            self.save_last(trainer)
+            self.saved_at = time.monotonic()
+        if self.signal is not None:
+            raise Interrupted(self.signal, trainer.global_step)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: LinearClassifier) -> None:
+        self.save_last(trainer)
+        with pl_module.best():
+            trainer.save_checkpoint(self.folder / "best.ckpt", weights_only=True)
+
+    def save_last(self, trainer: pl.Trainer) -> None:
+        if trainer.logger:
+            trainer.logger.save()  # so that the curves on disk reach at least as far as the checkpoint
+        trainer.save_checkpoint(self.folder / "last.ckpt", weights_only=False)
+
+    def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: LinearClassifier, checkpoint: dict[str, Any]) -> None:
+        fit = checkpoint["loops"]["fit_loop"]
+        epochs = trainer.global_step // trainer.datamodule.batches
+        fit["epoch_progress"] = {scope: dict.fromkeys(FRESH, epochs) for scope in ("total", "current")}
+        progress = fit["epoch_loop.batch_progress"]
+        fit["epoch_loop.batch_progress"] = {**progress, "total": FRESH, "current": FRESH, "is_last_batch": False}

@@ -1,0 +1,190 @@
+"""The Lightning module that both models share: parameters with a path axis, steps and metrics; no calculus."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+
+from src.data.blocks import Block
+from src.errors import InputError
+from src.functions.l2_penalty import l2_penalty
+
+CHUNK = 1 << 18  # logits evaluated at once: 1 MiB in float32, which stays in a core's cache
+
+
+class LinearClassifier(pl.LightningModule):
+    """L linear classifiers, one per ``l2`` value, trained side by side on the same mini-batches.
+
+    Classifier l minimizes ``J_l = C_l + l2_l * R_l`` (seed eq. 38): the mean loss over the mini-batch and the L2
+    penalty. Each is trained exactly as if it were alone: it has its own loss, its own stop (see ``active``) and
+    its own best weights.
+
+    Shapes: ``weight (L, K, D)``, ``bias (L, K)``; K outputs, D features. All start at zero.
+
+    Args:
+        num_features: D.
+        num_classes: number of classes C; a subclass derives K from it.
+        l2: the L penalties, each >= 0.
+        penalize_bias: whether R counts the bias too, as the course's bias trick does.
+        optimizer: takes parameters, returns a ``torch.optim.Optimizer``; needed for training only.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_features: int,
+        num_classes: int,
+        l2: Sequence[float],
+        penalize_bias: bool,
+        optimizer: Callable[[Iterator[torch.nn.Parameter]], torch.optim.Optimizer] | None = None,
+    ) -> None:
+        super().__init__()
+        l2 = [float(value) for value in l2]  # plain: a checkpoint that holds a config's list could not be loaded safely
+        self.save_hyperparameters(ignore=["optimizer"])
+        self.automatic_optimization = False  # one training_step makes as many updates as its block has mini-batches
+        self.optimizer = optimizer
+        self.penalize_bias = penalize_bias
+        self.penalized = any(l2)
+        paths, outputs = len(l2), self.num_outputs(num_classes)
+        self.weight = torch.nn.Parameter(torch.zeros(paths, outputs, num_features))
+        self.bias = torch.nn.Parameter(torch.zeros(paths, outputs))
+        self.register_buffer("l2", torch.tensor(l2, dtype=self.weight.dtype))
+        self.register_buffer("active", torch.ones(paths))  # 1 while a classifier trains, 0 once it has stopped
+        self.register_buffer("steps", torch.zeros(paths, dtype=torch.int64))  # updates made
+        self.register_buffer("best_step", torch.zeros(paths, dtype=torch.int64))
+        self.register_buffer("best_loss", torch.full((paths,), torch.inf))
+        self.register_buffer("best_weight", self.weight.detach().clone())
+        self.register_buffer("best_bias", self.bias.detach().clone())
+        self.metrics: dict[str, Tensor] = {}  # of the latest check, each (L,)
+
+    @staticmethod
+    def num_outputs(num_classes: int) -> int:
+        """Returns K, the number of linear outputs that tell ``num_classes`` classes apart."""
+        raise NotImplementedError
+
+    @staticmethod
+    def criterion(input: Tensor, weight: Tensor, target: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns the mean loss (L,) and the logits (L, N, K), differentiable by the derived gradient."""
+        raise NotImplementedError
+
+    @staticmethod
+    def decide(logits: Tensor) -> Tensor:
+        """Returns the predicted classes (L, N) for logits (L, N, K)."""
+        raise NotImplementedError
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Returns the logits (L, N, K) of ``input (N, D)``."""
+        weight, bias = self.weight.flatten(0, 1), self.bias.flatten()
+        return torch.addmm(bias[:, None], weight, input.t()).view(*self.bias.shape, -1).transpose(1, 2)
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return self.optimizer(self.parameters())
+
+    def penalty(self) -> Tensor:
+        """Returns ``l2 * R`` (L,)."""
+        penalty = l2_penalty(self.weight, self.l2)
+        return penalty + l2_penalty(self.bias, self.l2) if self.penalize_bias else penalty
+
+    def objective(self, input: Tensor, target: Tensor, scale: float = 1.0) -> tuple[Tensor, Tensor]:
+        """Returns ``scale * C + l2 * R`` and ``C``, both (L,), for ``input (N, D)`` and ``target (N,)``."""
+        loss, _ = self.criterion(input.to(self.weight.dtype), self.weight, target, self.bias)
+        objective = loss if scale == 1.0 else loss * scale
+        return (objective + self.penalty() if self.penalized else objective), loss.detach()
+
+    def training_step(self, block: Block, batch_idx: int) -> Tensor:
+        """Makes one update per mini-batch of ``block``; returns each one's loss before its update, (B, L).
+
+        With several processes each sees its share of a mini-batch, whose mean counts by its size; Lightning
+        averages the gradients over the processes, which gives that of the whole mini-batch.
+        """
+        optimizer = self.optimizers()
+        losses = self.l2.new_empty(len(block), len(self.l2))
+        with self.stopped_unchanged():
+            for row, (input, target) in zip(losses, block, strict=True):
+                share = len(target) / block.batch_size
+                objective, loss = self.objective(input, target, share * self.trainer.world_size)
+                optimizer.zero_grad()
+                self.manual_backward(objective, gradient=self.active)
+                optimizer.step()
+                torch.mul(loss, share, out=row)
+        self.steps += len(block) * self.active.to(torch.int64)
+        return self.trainer.strategy.reduce(losses, reduce_op="sum")
+
+    @contextmanager
+    def stopped_unchanged(self) -> Iterator[None]:
+        """Keeps the weights of stopped classifiers: a zero gradient alone does not, once momentum moves them."""
+        stopped = self.active == 0
+        kept = [p.detach()[stopped] for p in self.parameters()] if stopped.any() else []
+        yield
+        for parameter, rows in zip(self.parameters(), kept, strict=False):
+            parameter.data[stopped] = rows
+
+    @torch.no_grad()
+    def evaluate(self, input: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns the mean loss and the accuracy, both (L,) in float64, over ``input (N, D)``, ``target (N,)``."""
+        totals = self.l2.new_zeros(2, len(self.l2), dtype=torch.float64)
+        rows = max(1, CHUNK // self.bias.numel())
+        for x, y in zip(input.split(rows), target.split(rows), strict=True):
+            loss, logits = self.criterion(x.to(self.weight.dtype), self.weight, y, self.bias)
+            totals[0] += loss.double() * len(y)
+            totals[1] += (self.decide(logits) == y).sum(1)
+        loss, accuracy = totals / len(target)
+        return loss, accuracy
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Evaluates the validation set (loader 0) and the training set (loader 1), each one batch."""
+        loss, accuracy = self.evaluate(*batch)
+        if dataloader_idx == 0:
+            self.metrics = {"loss/val": loss, "accuracy/val": accuracy}
+        else:
+            self.metrics["accuracy/train"] = accuracy
+
+    def on_validation_epoch_end(self) -> None:
+        self.metrics["weight_norm"] = self.weight_norm_squared().sqrt()
+        self.metrics["penalty"] = self.penalty().detach()
+        better = self.metrics["loss/val"] < self.best_loss
+        self.best_loss[better] = self.metrics["loss/val"][better].to(self.best_loss.dtype)
+        self.best_step[better] = self.steps[better]
+        self.best_weight[better] = self.weight.detach()[better]
+        self.best_bias[better] = self.bias.detach()[better]
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["model"] = type(self).__name__
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Raises an InputError if the checkpoint is of another model or other hyperparameters."""
+        found = {"model": checkpoint.get("model"), **checkpoint.get("hyper_parameters", {})}
+        expected = {"model": type(self).__name__, **self.hparams}
+        for name, value in expected.items():
+            if found.get(name) != value:
+                raise InputError(f"the checkpoint's {name} is {found.get(name)}; expected {value}")
+
+    def weight_norm_squared(self) -> Tensor:
+        """Returns the sum of squared weights (L,), with the bias where it is penalized (the course's w holds it)."""
+        squares = self.weight.detach().double().square().sum((1, 2))
+        return squares + self.bias.detach().double().square().sum(1) if self.penalize_bias else squares
+
+    @contextmanager
+    def best(self) -> Iterator[None]:
+        """Puts the best weights in place of the last ones for a while."""
+        last = self.weight.data, self.bias.data
+        self.weight.data, self.bias.data = self.best_weight, self.best_bias
+        try:
+            yield
+        finally:
+            self.weight.data, self.bias.data = last
+
+    def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Evaluates the best and the last weights on one split: loader 0 train, 1 validation, 2 test."""
+        split = ("train", "val", "test")[dataloader_idx]
+        with self.best():
+            self.final[f"{split}_loss"], self.final[f"{split}_accuracy"] = self.evaluate(*batch)
+        self.final[f"last_{split}_loss"], self.final[f"last_{split}_accuracy"] = self.evaluate(*batch)
+
+    def on_test_start(self) -> None:
+        self.final: dict[str, Tensor] = {"last_weight_norm_squared": self.weight_norm_squared()}
+        with self.best():
+            self.final["weight_norm_squared"] = self.weight_norm_squared()
