@@ -1,0 +1,57 @@
+"""Trains linear classifiers: ``python train.py task=softmax l2=2.0``; every setting: ``--help`` and ``conf/``."""
+
+from pathlib import Path
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
+from src.command_line import command_line
+from src.config import check, l2_path
+from src.runs import one_run, stored_config
+
+
+def train(cfg: DictConfig, folder: Path) -> None:
+    """Trains what ``cfg`` describes in ``folder``; goes on from the checkpoint there, if there is one."""
+    from hydra.utils import instantiate  # Lightning is imported from here on: its lines reach the run's log
+
+    from src.checkpoint_io import WholeCheckpointIO
+
+    l2 = l2_path(cfg)
+    data = instantiate(cfg.data)
+    model = instantiate(
+        cfg.task.model,
+        num_features=data.num_features,
+        num_classes=data.num_classes,
+        l2=l2,
+        optimizer=instantiate(cfg.optimizer),
+    )
+    callbacks = list(instantiate(cfg.callbacks).values())
+    logger = instantiate(cfg.logger, l2=l2) if cfg.logger else False
+    trainer = instantiate(cfg.trainer, callbacks=callbacks, logger=logger, plugins=[WholeCheckpointIO()])
+
+    checkpoint = folder / "checkpoints" / "last.ckpt"
+    trainer.fit(model, datamodule=data, ckpt_path=checkpoint if checkpoint.exists() else None)
+    trainer.test(model, datamodule=data, verbose=False)
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="config")
+def main(cfg: DictConfig) -> None:
+    run = HydraConfig.get()
+    with one_run(Path(run.runtime.output_dir), of_sweep=run.mode == RunMode.MULTIRUN) as folder:
+        check(cfg)
+        train(cfg, folder)
+
+
+def resume(stopped: Path) -> None:
+    """Goes on with a run that was stopped, as its own configuration says."""
+    cfg = stored_config(stopped)
+    with one_run(stopped, resuming=True) as folder:
+        check(cfg)
+        train(cfg, folder)
+
+
+if __name__ == "__main__":
+    with command_line() as stopped:
+        resume(stopped) if stopped else main()
