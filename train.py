@@ -7,9 +7,9 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from src.command_line import command_line
+from src.command_line import CONF, command_line
 from src.config import check, l2_path
-from src.runs import one_run, stored_config
+from src.runs import is_unfinished, one_run, stored_config
 
 
 def train(cfg: DictConfig, folder: Path) -> None:
@@ -36,20 +36,23 @@ def train(cfg: DictConfig, folder: Path) -> None:
     trainer.test(model, datamodule=data, verbose=False)
 
 
-@hydra.main(version_base="1.3", config_path="conf", config_name="config")
+@hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
 def main(cfg: DictConfig) -> None:
-    run = HydraConfig.get()
-    with one_run(Path(run.runtime.output_dir), of_sweep=run.mode == RunMode.MULTIRUN) as folder:
-        check(cfg)
-        train(cfg, folder)
+    of_sweep = HydraConfig.get().mode == RunMode.MULTIRUN
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    with one_run(folder, of_sweep):
+        check(cfg, of_sweep)
+        if is_unfinished(folder, goes_on=of_sweep):
+            train(cfg, folder)
 
 
-def resume(stopped: Path) -> None:
+def resume(folder: Path) -> None:
     """Goes on with a run that was stopped, as its own configuration says."""
-    cfg = stored_config(stopped)
-    with one_run(stopped, resuming=True) as folder:
+    cfg = stored_config(folder)
+    with one_run(folder):
         check(cfg)
-        train(cfg, folder)
+        if is_unfinished(folder, goes_on=True):
+            train(cfg, folder)
 
 
 if __name__ == "__main__":

@@ -24,39 +24,47 @@ RESULTS = "results.csv"
 LAST = Path("checkpoints") / "last.ckpt"
 
 
-@contextmanager
-def one_run(folder: Path, of_sweep: bool = False, resuming: bool = False) -> Iterator[Path]:
-    """Lends out a run's folder; tells of an error in one line and remembers it, so that a sweep goes on.
+def is_unfinished(folder: Path, goes_on: bool) -> bool:
+    """Tells whether the run in ``folder`` is to be trained; one of a sweep that has finished is left alone.
 
-    A run of a sweep that has finished is left alone, one that was stopped goes on; otherwise a run wants a folder of
-    its own. Unusable input leaves no folder behind, except in a sweep, which keeps the reason in ``failed.txt``.
+    Args:
+        folder: the run's folder.
+        goes_on: whether it may go on from a checkpoint that is there; otherwise the run wants a new folder.
+
+    Raises:
+        InputError: the folder holds a run already.
     """
+    finished, begun = (folder / RESULTS).exists(), (folder / LAST).exists()
+    if begun and not goes_on:
+        raise InputError(f"{shown(folder)}: holds a run already; resume= goes on with one that was stopped")
+    if finished:
+        log.info("%s has finished already", shown(folder))
+    return not finished
+
+
+@contextmanager
+def one_run(folder: Path, of_sweep: bool = False) -> Iterator[None]:
+    """Tells of a run's error in one line and remembers it, so that a sweep goes on.
+
+    Unusable input leaves no folder behind, except in a sweep, which keeps the reason in ``failed.txt``.
+    """
+    (folder / FAILED).unlink(missing_ok=True)
     try:
-        if (folder / RESULTS).exists() or ((folder / LAST).exists() and not (of_sweep or resuming)):
-            if of_sweep:
-                log.info("%s has finished already", shown(folder))
-                return
-            raise InputError(f"{shown(folder)}: holds a run already; resume= goes on with one that was stopped")
-        (folder / FAILED).unlink(missing_ok=True)
-        yield folder
+        yield
     except Interrupted as stop:
         tell_stopped(stop, folder, of_sweep)
         raise
     except Exception as error:
-        line = one_line(error) or traceback.format_exc().strip()
-        log.error("error: %s%s", f"{folder.name}: " if of_sweep else "", line)
-        failures.append(line)
-        leave(folder, error, line, of_sweep)
-
-
-def leave(folder: Path, error: Exception, line: str, of_sweep: bool) -> None:
-    """Removes the folder of a run that never started for unusable input; else notes in it why the run failed."""
-    started = {path.name for path in folder.iterdir()} - {".hydra", "train.log"}
-    if isinstance(error.__cause__ or error, InputError) and not (started or of_sweep):
-        logging.shutdown()
-        shutil.rmtree(folder)
-    elif not (folder / RESULTS).exists():
-        (folder / FAILED).write_text(line + "\n")
+        line = one_line(error)
+        told = line or traceback.format_exc().strip()
+        log.error("error: %s%s", f"{folder.name}: " if of_sweep else "", told)
+        failures.append(told)
+        started = {path.name for path in folder.iterdir()} - {".hydra", "train.log"}
+        if line and not started and not of_sweep:
+            logging.shutdown()
+            shutil.rmtree(folder)
+        elif not (folder / RESULTS).exists():
+            (folder / FAILED).write_text(told + "\n")
 
 
 def tell_stopped(stop: Interrupted, folder: Path, of_sweep: bool) -> None:

@@ -92,7 +92,7 @@ class GradientCheck(pl.Callback):
         return torch.stack(errors).norm(dim=0) / torch.stack(scales).norm(dim=0)
 
 
-def central_difference(value, point: list[Tensor], direction: list[Tensor], step: float = 1e-2) -> Tensor:
+def central_difference(value, point: list[Tensor], direction: list[Tensor], step: float = 2e-3) -> Tensor:
     """Returns the 5-point central difference of ``value`` at ``point`` along ``direction``; its error is O(step^4)."""
 
     def at(t: float) -> Tensor:

@@ -37,7 +37,7 @@ class WeightImages(pl.Callback):
         paths, _, features = model.weight.shape
         if trainer.logger and math.isqrt(features) ** 2 == features:
             chosen = torch.linspace(0, paths - 1, min(paths, self.rows)).round().long()
-            picture = weight_image(model.weight.detach().cpu()[chosen])
+            picture = weight_image(model.weight.detach()[chosen].float().cpu())
             buffer = io.BytesIO()
             Image.fromarray(picture.numpy()).save(buffer, "PNG")
             trainer.logger.log_image("weights", buffer.getvalue(), picture.shape[:2], trainer.global_step)

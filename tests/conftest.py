@@ -1,0 +1,89 @@
+"""Runs of the program inside the test process: what a command does, without the seconds that imports take."""
+
+import csv
+import logging
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import open_dict
+
+import train as program
+from src.command_line import CONF, command_line, failures, register_resolvers
+
+DATA = CONF.parent / "data"
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    """Tests share two cores with one another's processes; and results do not depend on how many there are."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Iterator[Callable[..., Path]]:
+    """Trains with the given overrides; returns the run's folder."""
+
+    def run(*overrides: str, name: str = "run") -> Path:
+        register_resolvers()
+        folder = tmp_path / "outputs" / name
+        words = [f"data.root={DATA}", "threads=1", f"hydra.run.dir={folder}", *overrides]
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            cfg = compose("config", words, return_hydra_config=True)
+        cfg.hydra.runtime.output_dir = str(folder)
+        HydraConfig.instance().set_config(cfg)
+        with open_dict(cfg):
+            del cfg["hydra"]
+        program.check(cfg)
+        program.train(cfg, folder)
+        return folder
+
+    yield run
+    HydraConfig.instance().cfg = None
+
+
+class Ended(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd) -> Iterator[Callable[..., Ended]]:
+    """Runs ``python train.py`` with the given words in an empty folder that has only the data."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").symlink_to(DATA)
+
+    def command(*words: str) -> Ended:
+        failures.clear()
+        monkeypatch.setattr(sys, "argv", ["train.py", *words])
+        code = 0
+        try:
+            with command_line() as stopped:
+                program.resume(stopped) if stopped else program.main()
+        except SystemExit as end:
+            code = end.code
+        return Ended(code, *capfd.readouterr())
+
+    yield command
+    HydraConfig.instance().cfg = None
+    logging.shutdown()
+    logging.getLogger().handlers.clear()
+
+
+def results(folder: Path) -> list[dict[str, float | str]]:
+    """Returns the rows of a run's results.csv, numbers as numbers."""
+
+    def value(text: str) -> float | str:
+        try:
+            return float(text)
+        except ValueError:
+            return text
+
+    with open(folder / "results.csv") as file:
+        return [{key: value(text) for key, text in row.items()} for row in csv.DictReader(file)]

@@ -1,0 +1,171 @@
+"""The program as a whole: the report's experiments give the reference's numbers; a run leaves what it promises."""
+
+import logging
+
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from src.callbacks.results import COLUMNS
+from tests.conftest import results
+
+# Settings, and for each l2: steps, loss train / val, accuracy train / val, sum w^2 of the last weights; from an
+# independent float64 NumPy run on split `course`, without shuffling.
+REFERENCE = {
+    "experiment=course_logistic": [(0, 1550, 0.06509, 0.06522, 0.97927, 0.97894, 5.3326)],
+    "experiment=course_logistic_early_stopping": [(0, 882, 0.07196, 0.06657, 0.97702, 0.97698, 3.7674)],
+    "experiment=course_logistic epochs=500": [(0, 15500, 0.03648, 0.07399, 0.98851, 0.97649, 35.893)],
+    "experiment=course_l2 data.shuffle=false": [
+        (0, 7800, 0.28136, 0.29863, 0.92225, 0.9143, 23.968),
+        (0.002, 7800, 0.28748, 0.30221, 0.92045, 0.9144, 21.366),
+        (0.02, 7800, 0.34510, 0.34611, 0.91105, 0.9076, 10.906),
+        (0.2, 7800, 0.60565, 0.58867, 0.8723, 0.8793, 2.7491),
+        (2, 7800, 1.32189, 1.30255, 0.7908, 0.8100, 0.36263),
+    ],
+}
+
+
+@pytest.mark.parametrize("words", REFERENCE)
+def test_reference_numbers(words, run):
+    rows = results(run(*words.split(), "logger=none"))
+    assert len(rows) == len(REFERENCE[words])
+    for row, (l2, steps, *measures, squares) in zip(rows, REFERENCE[words], strict=True):
+        assert (row["l2"], row["steps"]) == (l2, steps)
+        names = ("last_train_loss", "last_val_loss", "last_train_accuracy", "last_val_accuracy")
+        assert [row[name] for name in names] == pytest.approx(measures, abs=1e-4)
+        assert row["last_weight_norm_squared"] == pytest.approx(squares, rel=1e-4)
+
+
+def test_early_stopping_numbers(run):
+    (row,) = results(run("experiment=course_logistic_early_stopping"))
+    assert (row["steps"], row["epoch"], row["best_step"]) == (882, 29, 822)
+    assert row["val_loss"] == pytest.approx(0.06657, abs=1e-5)
+
+
+def test_path_equals_separate_runs(run):
+    """Stops, steps and weights: each classifier of a path is trained as if it were alone."""
+    words = ("experiment=report_l2", "epochs=15", "patience=4", "optimizer.momentum=0.5", "logger=none")
+    words += ("trainer.precision=64-true",)
+    path = results(run(*words, "l2=[0,0.2,2]", name="path"))
+    assert len({row["steps"] for row in path}) > 1, "the test wants classifiers that stop at different times"
+    for row in path:
+        (alone,) = results(run(*words, f"l2={row['l2']}", name=f"alone{row['l2']}"))
+        assert list(row.values())[:2] == list(alone.values())[:2]
+        for name in set(COLUMNS[2:]) - {"seconds"}:
+            assert row[name] == (pytest.approx(alone[name], rel=1e-11) if alone[name] != "" else ""), name
+
+
+def test_adam_leaves_stopped_classifiers_alone(run):
+    words = ("experiment=report_logistic", "optimizer=adam", "lr=0.001", "patience=3", "epochs=12", "logger=none")
+    words += ("trainer.precision=64-true",)
+    path = results(run(*words, "l2=[0,1]", name="path"))
+    assert path[0]["steps"] > path[1]["steps"]
+    (alone,) = results(run(*words, "l2=1", name="alone"))
+    assert path[1]["last_weight_norm_squared"] == pytest.approx(alone["last_weight_norm_squared"], rel=1e-11)
+
+
+def test_files_and_results_of_a_full_run(run, caplog, capsys):
+    with caplog.at_level(logging.INFO):
+        folder = run("task=softmax", "l2=2.0", "epochs=1")
+    (row,) = results(folder)
+    assert list(row) == COLUMNS
+    assert row["task"] == "softmax"
+    assert row["split"] == "full"
+    assert row["best_step"] in range(78, 391, 78)
+    assert 0.7 < row["test_accuracy"] < 0.9
+    assert all(isinstance(row[name], float) for name in COLUMNS[2:])
+    assert {path.name for path in (folder / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
+    assert "Gradient proven" in caplog.text
+    printed = capsys.readouterr().out
+    assert f"{row['test_accuracy']:.4f}" in printed
+    assert str(folder) in printed
+
+
+def test_best_checkpoint_holds_the_best_weights(run):
+    from src.models.softmax_regression import SoftmaxRegression
+
+    folder = run("experiment=report_l2", "l2=[0,2]", "epochs=5")
+    model = SoftmaxRegression.load_from_checkpoint(folder / "checkpoints" / "best.ckpt", weights_only=True)
+    rows = results(folder)
+    assert rows[1]["best_step"] < rows[1]["steps"]
+    squares = model.weight_norm_squared().tolist()
+    assert squares == pytest.approx([row["weight_norm_squared"] for row in rows], rel=1e-6)
+    assert squares[1] != pytest.approx(rows[1]["last_weight_norm_squared"], rel=1e-3)
+
+
+def test_bfloat16_and_other_digits(run):
+    (low,) = results(run("experiment=report_softmax", "data.digits=[7,1,4]", "epochs=2", "trainer.precision=bf16-true"))
+    (full,) = results(run("experiment=report_softmax", "data.digits=[7,1,4]", "epochs=2", name="f32"))
+    assert full["val_accuracy"] > 0.95
+    assert low["val_accuracy"] == pytest.approx(full["val_accuracy"], abs=0.02)
+
+
+def test_tensorboard_of_a_path_is_that_of_separate_runs(run):
+    path = run("experiment=report_l2", "l2=[0,2]", "epochs=1", "data.shuffle=false")
+    alone = run("experiment=report_l2", "l2=2", "epochs=1", "data.shuffle=false", name="alone")
+    assert sorted(p.name for p in path.glob("l2=*")) == ["l2=0.0", "l2=2.0"]
+    for tag in ("loss/train", "loss/val", "accuracy/train", "accuracy/val", "weight_norm", "penalty"):
+        ours, theirs = (scalars(folder, tag) for folder in (path / "l2=2.0", alone))
+        assert ours.keys() == theirs.keys()
+        assert list(ours.values()) == pytest.approx(list(theirs.values()), rel=1e-5)
+    assert list(scalars(alone, "loss/train")) == list(range(140))
+    assert list(scalars(alone, "loss/val")) == [28, 56, 84, 112, 140]
+
+
+def scalars(folder, tag):
+    events = EventAccumulator(str(folder), {"scalars": 0}).Reload()
+    return {event.step: event.value for event in events.Scalars(tag)}
+
+
+@pytest.mark.parametrize("broken", [1.0005, 0.0, -1.0, 2.0])
+def test_a_wrong_gradient_stops_the_run_before_it_trains(broken, run, monkeypatch, tmp_path):
+    from src.errors import GradientError
+    from src.functions import linear_cross_entropy as module
+
+    right = module._LinearCrossEntropy.backward
+
+    def wrong(ctx, *grads):
+        return tuple(None if g is None else g * broken for g in right(ctx, *grads))
+
+    monkeypatch.setattr(module._LinearCrossEntropy, "backward", staticmethod(wrong))
+    with pytest.raises(GradientError, match=r"derived gradient at l2=.* differs from finite differences"):
+        run("experiment=report_softmax", "epochs=1")
+    assert not (tmp_path / "outputs" / "run" / "checkpoints").exists()
+
+
+@pytest.mark.parametrize("factor", [0.0, 2.0])
+def test_a_wrong_l2_gradient_stops_the_run(factor, run, monkeypatch):
+    from src.errors import GradientError
+    from src.functions import l2_penalty as module
+
+    right = module._L2Penalty.backward
+    monkeypatch.setattr(
+        module._L2Penalty, "backward", staticmethod(lambda ctx, g: (right(ctx, g)[0] * factor, right(ctx, g)[1]))
+    )
+    with pytest.raises(GradientError):
+        run("experiment=report_softmax", "l2=0.02", "epochs=1")
+
+
+def test_divergence_is_told(run):
+    from src.errors import InputError
+
+    with pytest.raises(InputError, match=r"loss/(train|val) is (nan|inf) at l2=0 after \d+ updates"):
+        run("experiment=report_softmax", "lr=1e38", "epochs=3")
+
+
+def test_seed_decides_the_order(run):
+    words = ("experiment=report_logistic", "data.shuffle=true", "epochs=1", "logger=none")
+    first, again, other = (
+        results(run(*words, f"seed={seed}", name=name))[0]["last_train_loss"]
+        for name, seed in (("a", 0), ("b", 0), ("c", 1))
+    )
+    assert first == again != other
+
+
+def test_logits_of_the_module(run):
+    from src.models.logistic_regression import LogisticRegression
+
+    model = LogisticRegression(num_features=3, num_classes=2, l2=[0, 1], penalize_bias=False)
+    torch.nn.init.normal_(model.weight)
+    x = torch.randn(5, 3)
+    assert torch.allclose(model(x)[1, :, 0], x @ model.weight[1, 0] + model.bias[1])
