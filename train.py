@@ -7,8 +7,8 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from src.command_line import CONF, command_line
-from src.config import check, l2_path
+from src.command_line import command_line
+from src.config import CONF, check, l2_path
 from src.runs import is_unfinished, one_run, stored_config
 
 

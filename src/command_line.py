@@ -1,21 +1,17 @@
-"""What surrounds Hydra on the command line: which words are accepted, names for runs, and errors of one line."""
+"""The command line around Hydra: which words are accepted, what may be resumed, and how the program ends."""
 
-import hashlib
 import os
 import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from uuid import uuid4
 
-from hydra.errors import HydraException, InstantiationException, OverrideParseException
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from src.errors import InputError
+from src.messages import one_line
+from src.runs import failures, latest_run, latest_sweep, register_resolvers, tell_stopped
+from src.stopping import Interrupted, stopping
 
-from src.errors import GradientError, InputError, Interrupted, nearest
-
-CONF = Path(__file__).parents[1] / "conf"
 OPTIONS = {"--help", "-h", "--hydra-help", "--version", "--cfg", "-c", "--resolve", "--package", "-p", "--run", "-r"}
 OPTIONS |= {"--multirun", "-m", "--shell-completion", "-sc", "--info", "-i"}
 HYDRA_KEYS = {"hydra.run.dir", "hydra.sweep.dir", "hydra/launcher", "hydra.launcher.n_jobs", "hydra.verbose"}
@@ -25,16 +21,33 @@ HYDRA_KEYS = {"hydra.run.dir", "hydra.sweep.dir", "hydra/launcher", "hydra.launc
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
-def folder_name(name: str) -> str:
-    """Returns ``name`` as the name of one folder: no separators, at most 120 characters."""
-    name = re.sub(r"[^\w.,=+\-\[\]]", "_", name).lstrip(".")
-    return name if len(name) <= 120 else f"{name[:110]}_{hashlib.sha256(name.encode()).hexdigest()[:9]}"
+@contextmanager
+def command_line() -> Iterator[Path | None]:
+    """Checks the words; lends out the folder of the run to resume, if any; turns errors into a line and an exit code.
 
-
-def register_resolvers() -> None:
-    """Registers the names that conf/ uses: ``${unique:}``, six characters, and ``${folder_name:...}``."""
-    OmegaConf.register_new_resolver("unique", lambda: uuid4().hex[:6], use_cache=True, replace=True)
-    OmegaConf.register_new_resolver("folder_name", folder_name, replace=True)
+    The exit code is 1, or 128 + the number of the signal that stopped the program.
+    """
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra leaves the errors to us
+    failures.clear()
+    stopping.install()
+    try:
+        check_arguments(sys.argv[1:])
+        register_resolvers()
+        run, sys.argv[1:] = resumed(sys.argv[1:])
+        yield run
+    except (Interrupted, SystemExit) as stop:
+        if stopping.signal is None:
+            raise
+        stop = stop if isinstance(stop, Interrupted) else Interrupted(stopping.signal)  # Lightning's own SystemExit
+        tell_stopped(stop)
+        sys.exit(128 + stop.number)
+    except Exception as error:
+        if (line := one_line(error)) is None:
+            raise
+        failures.append(line)
+        print(f"error: {line}", file=sys.stderr)
+    if failures:
+        sys.exit(1)
 
 
 def check_arguments(arguments: list[str]) -> None:
@@ -93,100 +106,3 @@ def resumed(arguments: list[str]) -> tuple[Path | None, list[str]]:
                 f"resume={value}: {part} is missing there; accepted is the folder of a run that was stopped"
             )
     return Path(value).resolve(), []
-
-
-def latest_run() -> Path:
-    """Returns the folder of the unfinished run that saved its state last."""
-    saved = sorted(Path("outputs").glob("**/checkpoints/last.ckpt"), key=lambda path: path.stat().st_mtime)
-    for path in reversed(saved):
-        run = path.parents[1]
-        if not (run / "results.csv").exists() and (run / ".hydra" / "config.yaml").is_file():
-            return run.resolve()
-    raise InputError("resume=latest: no unfinished run with a checkpoint below outputs/")
-
-
-def latest_sweep(arguments: list[str]) -> Path:
-    """Returns the folder of the latest sweep that was started with these words."""
-    words = [word for word in arguments if not word.startswith(("-", "hydra"))]
-    started = sorted(Path("outputs").glob("**/multirun.yaml"), key=lambda path: path.stat().st_mtime)
-    for path in reversed(started):
-        if list(OmegaConf.load(path).hydra.overrides.task) == words:
-            return path.parent
-    raise InputError(f"resume=true: no sweep below outputs/ was started with {' '.join(words)}")
-
-
-failures: list[str] = []  # of the runs in this process, a line each
-
-
-@contextmanager
-def command_line() -> Iterator[Path | None]:
-    """Checks the words; lends out the folder of the run to resume, if any; turns errors into a line and an exit code.
-
-    The exit code is 1, or 128 + the number of the signal that stopped the run.
-    """
-    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra leaves the errors to us
-    try:
-        check_arguments(sys.argv[1:])
-        register_resolvers()
-        run, sys.argv[1:] = resumed(sys.argv[1:])
-        yield run
-    except Interrupted as stop:
-        sys.exit(128 + stop.number)
-    except KeyboardInterrupt:
-        print("Stopped before training began", file=sys.stderr)
-        sys.exit(130)
-    except Exception as error:
-        if (line := one_line(error)) is None:
-            raise
-        failures.append(line)
-        print(f"error: {line}", file=sys.stderr)
-    if failures:
-        sys.exit(1)
-
-
-def one_line(error: BaseException) -> str | None:
-    """Returns what the user has to know of ``error`` in one line; None if it is none of the user's making."""
-    if isinstance(error, InstantiationException):
-        key = str(error).rpartition("full_key: ")[2]
-        cause = error.__cause__ or error
-        return str(cause) if isinstance(cause, InputError) else f"{key}: {first_line(cause)}"
-    if isinstance(error, InputError | GradientError):
-        return str(error)
-    if isinstance(error, OverrideParseException):
-        return f"{error.override}: cannot be read: {first_line(error)}"
-    if isinstance(error, HydraException | OmegaConfBaseException):
-        return unknown_key(str(error)) or unknown_option(str(error)) or first_line(error)
-    return None
-
-
-def first_line(error: BaseException) -> str:
-    return str(error).strip().partition("\n")[0]
-
-
-def unknown_key(message: str) -> str | None:
-    """Returns the line for Hydra's message about a key that is not there."""
-    if not (found := re.match(r"Could not override '([^']+)'", message)):
-        return None
-    from hydra import compose, initialize_config_dir
-
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        keys = list(dotted_keys(compose("config")))
-    key = found[1]
-    short = {name.rpartition(".")[2]: name for name in reversed(keys)}  # the name alone, wherever it stands
-    close = nearest(key, keys) or nearest(key.rpartition(".")[2], short)
-    return f"{key}: no such key{close or '; --cfg job shows those there are'}"
-
-
-def dotted_keys(node: DictConfig, prefix: str = "") -> Iterator[str]:
-    for key in node:
-        yield prefix + key
-        if isinstance(child := node._get_node(key), DictConfig):
-            yield from dotted_keys(child, f"{prefix}{key}.")
-
-
-def unknown_option(message: str) -> str | None:
-    """Returns the line for Hydra's message about a group's option that is not there."""
-    if not (found := re.search(r"Could not find '([^']+)/([^'/]+)'", message)):
-        return None
-    options = re.findall(r"^\t(\S+)$", message, re.MULTILINE)
-    return f"{found[1]}={found[2]}: accepted are {', '.join(options)}{nearest(found[2], options)}"

@@ -2,11 +2,14 @@
 
 import json
 import math
+from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from src.errors import InputError, nearest
+
+CONF = Path(__file__).parents[1] / "conf"
 
 TARGETS = {
     "src.callbacks.checkpoint.ResumableCheckpoint",

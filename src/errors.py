@@ -16,12 +16,3 @@ def nearest(name: str, accepted: Iterable[str]) -> str:
     """Returns ``"; did you mean 'x'?"`` for the accepted name closest to ``name``, else an empty string."""
     matches = get_close_matches(str(name), list(accepted), n=1, cutoff=0.5)
     return f"; did you mean '{matches[0]}'?" if matches else ""
-
-
-class Interrupted(BaseException):
-    """The run was told to stop by a signal and has saved its state."""
-
-    def __init__(self, number: int, step: int) -> None:
-        super().__init__(number, step)
-        self.number = number
-        self.step = step

@@ -1,6 +1,8 @@
 """Runs and sweeps as folders: how one ends, what is left of it, and where it goes on."""
 
+import hashlib
 import logging
+import re
 import shlex
 import shutil
 import signal
@@ -9,19 +11,36 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from uuid import uuid4
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
-from src.command_line import CONF, failures, one_line
-from src.errors import InputError, Interrupted
+from src.config import CONF
+from src.errors import InputError
+from src.messages import one_line
+from src.stopping import Interrupted
 
 log = logging.getLogger(__name__)
 
 FAILED = "failed.txt"
 RESULTS = "results.csv"
 LAST = Path("checkpoints") / "last.ckpt"
+
+sweeping: list[Path] = []  # the folder of the sweep under way, if any
+
+
+def folder_name(name: str) -> str:
+    """Returns ``name`` as the name of one folder: no separators, at most 120 characters."""
+    name = re.sub(r"[^\w.,=+\-\[\]]", "_", name).lstrip(".")
+    return name if len(name) <= 120 else f"{name[:110]}_{hashlib.sha256(name.encode()).hexdigest()[:9]}"
+
+
+def register_resolvers() -> None:
+    """Registers the names that conf/ uses: ``${unique:}``, six characters, and ``${folder_name:...}``."""
+    OmegaConf.register_new_resolver("unique", lambda: uuid4().hex[:6], use_cache=True, replace=True)
+    OmegaConf.register_new_resolver("folder_name", folder_name, replace=True)
 
 
 def is_unfinished(folder: Path, goes_on: bool) -> bool:
@@ -42,6 +61,9 @@ def is_unfinished(folder: Path, goes_on: bool) -> bool:
     return not finished
 
 
+failures: list[str] = []  # of the runs in this process, a line each
+
+
 @contextmanager
 def one_run(folder: Path, of_sweep: bool = False) -> Iterator[None]:
     """Tells of a run's error in one line and remembers it, so that a sweep goes on.
@@ -51,9 +73,6 @@ def one_run(folder: Path, of_sweep: bool = False) -> Iterator[None]:
     (folder / FAILED).unlink(missing_ok=True)
     try:
         yield
-    except Interrupted as stop:
-        tell_stopped(stop, folder, of_sweep)
-        raise
     except Exception as error:
         line = one_line(error)
         told = line or traceback.format_exc().strip()
@@ -67,18 +86,20 @@ def one_run(folder: Path, of_sweep: bool = False) -> Iterator[None]:
             (folder / FAILED).write_text(told + "\n")
 
 
-def tell_stopped(stop: Interrupted, folder: Path, of_sweep: bool) -> None:
-    """Says where the run was stopped, and the command that goes on."""
+def tell_stopped(stop: Interrupted) -> None:
+    """Says where a run or a sweep was stopped, and the command that goes on."""
     name = signal.Signals(stop.number).name
-    print(f"\nStopped by {name} after {stop.step} updates; all is saved. Go on with:", file=sys.stderr)
-    if not of_sweep:
-        print(f"  python train.py resume={shlex.quote(shown(folder))}", file=sys.stderr)
-        return
-    words = OmegaConf.load(folder.parent / "multirun.yaml").hydra.overrides.task
-    print(f"  python train.py -m {shlex.join([*words, 'resume=true'])}", file=sys.stderr)
-    print("Runs of the sweep that have not finished:", file=sys.stderr)
-    for overrides in unfinished(folder.parent):
-        print(f"  {' '.join(overrides)}", file=sys.stderr)
+    if sweeping:
+        words = OmegaConf.load(sweeping[-1] / "multirun.yaml").hydra.overrides.task
+        print(f"\nStopped by {name}. Runs of the sweep that have not finished:", file=sys.stderr)
+        for overrides in unfinished(sweeping[-1]):
+            print(f"  {' '.join(overrides)}", file=sys.stderr)
+        print(f"Go on with:\n  python train.py -m {shlex.join([*words, 'resume=true'])}", file=sys.stderr)
+    elif stop.folder:
+        print(f"\nStopped by {name} after {stop.step} updates; all is saved. Go on with:", file=sys.stderr)
+        print(f"  python train.py resume={shlex.quote(shown(stop.folder))}", file=sys.stderr)
+    else:
+        print(f"\nStopped by {name} before training began", file=sys.stderr)
 
 
 def shown(folder: Path) -> str:
@@ -100,6 +121,26 @@ def unfinished(sweep: Path) -> list[list[str]]:
     return [run for run in runs if sorted(run) not in finished]
 
 
+def latest_run() -> Path:
+    """Returns the folder of the unfinished run that saved its state last."""
+    saved = sorted(Path("outputs").glob("**/checkpoints/last.ckpt"), key=lambda path: path.stat().st_mtime)
+    for path in reversed(saved):
+        run = path.parents[1]
+        if not (run / "results.csv").exists() and (run / ".hydra" / "config.yaml").is_file():
+            return run.resolve()
+    raise InputError("resume=latest: no unfinished run with a checkpoint below outputs/")
+
+
+def latest_sweep(arguments: list[str]) -> Path:
+    """Returns the folder of the latest sweep that was started with these words."""
+    words = [word for word in arguments if not word.startswith(("-", "hydra"))]
+    started = sorted(Path("outputs").glob("**/multirun.yaml"), key=lambda path: path.stat().st_mtime)
+    for path in reversed(started):
+        if list(OmegaConf.load(path).hydra.overrides.task) == words:
+            return path.parent
+    raise InputError(f"resume=true: no sweep below outputs/ was started with {' '.join(words)}")
+
+
 def stored_config(folder: Path) -> DictConfig:
     """Returns the configuration that the run in ``folder`` was started with, and logs to that folder.
 
@@ -119,8 +160,11 @@ def stored_config(folder: Path) -> DictConfig:
 class SweepEnd(Callback):
     """Sums a sweep up when all its runs have ended; the exit code is 1 if any failed."""
 
+    def on_multirun_start(self, config: DictConfig, **kwargs) -> None:
+        sweeping.append(Path(config.hydra.sweep.dir))
+
     def on_multirun_end(self, config: DictConfig, **kwargs) -> None:
-        failed = sorted(Path(config.hydra.sweep.dir).glob(f"*/{FAILED}"))
+        failed = sorted(sweeping.pop().glob(f"*/{FAILED}"))
         for file in failed:
             print(f"failed: {file.parent.name}: {file.read_text().strip().splitlines()[-1]}", file=sys.stderr)
         failures.extend(file.parent.name for file in failed)

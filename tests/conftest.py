@@ -14,7 +14,9 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import open_dict
 
 import train as program
-from src.command_line import CONF, command_line, failures, register_resolvers
+from src.command_line import command_line
+from src.config import CONF
+from src.runs import register_resolvers
 
 DATA = CONF.parent / "data"
 
@@ -60,7 +62,6 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd) -> Iterator[
     (tmp_path / "data").symlink_to(DATA)
 
     def command(*words: str) -> Ended:
-        failures.clear()
         monkeypatch.setattr(sys, "argv", ["train.py", *words])
         code = 0
         try:
@@ -68,12 +69,21 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd) -> Iterator[
                 program.resume(stopped) if stopped else program.main()
         except SystemExit as end:
             code = end.code
+        close_logs()
         return Ended(code, *capfd.readouterr())
 
     yield command
     HydraConfig.instance().cfg = None
-    logging.shutdown()
-    logging.getLogger().handlers.clear()
+    close_logs()
+
+
+def close_logs() -> None:
+    """Closes the log files that Hydra opened: it leaves them to the end of the process."""
+    for name in ("", "pytorch_lightning", "lightning_fabric", "py.warnings"):
+        logger = logging.getLogger(name)
+        for handler in [handler for handler in logger.handlers if isinstance(handler, logging.FileHandler)]:
+            handler.close()
+            logger.removeHandler(handler)
 
 
 def results(folder: Path) -> list[dict[str, float | str]]:

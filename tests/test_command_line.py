@@ -2,7 +2,8 @@
 
 import pytest
 
-from src.command_line import CONF, folder_name
+from src.config import CONF
+from src.runs import folder_name
 
 NUMBER = "accepted is a number > 0"
 WHOLE = "accepted is a whole number >= 1"

@@ -1,14 +1,16 @@
 """Keeps the run's checkpoints, from which it can go on, and ends it in order when it is told to stop."""
 
-import signal
+import logging
 import time
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 
-from src.errors import Interrupted
 from src.models.linear_classifier import LinearClassifier
+from src.stopping import Interrupted, stopping
+
+log = logging.getLogger(__name__)
 
 # Where in an epoch a run goes on follows from global_step alone (see BlockLoader): Lightning starts that epoch anew.
 FRESH = {"ready": 0, "completed": 0, "started": 0, "processed": 0}
@@ -27,28 +29,35 @@ class ResumableCheckpoint(pl.callbacks.Checkpoint):
     def __init__(self, folder: str | Path, every_seconds: float) -> None:
         self.folder = Path(folder)
         self.every_seconds = every_seconds
-        self.signal: int | None = None
+
+    def setup(self, trainer: pl.Trainer, pl_module: LinearClassifier, stage: str) -> None:
+        stopping.put_off = stage == "fit"
+
+    def teardown(self, trainer: pl.Trainer, pl_module: LinearClassifier, stage: str) -> None:
+        stopping.put_off = False
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: LinearClassifier) -> None:
         self.saved_at = time.monotonic()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self.on_signal)  # Lightning restores the earlier handlers
-
-    def on_signal(self, number: int, frame: Any) -> None:
-        self.signal = number
+        stopping.take_back()
+        log.info("Training from update %d of %d", trainer.global_step + 1, trainer.datamodule.total_updates)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: LinearClassifier) -> None:
-        due = self.signal is not None or time.monotonic() - self.saved_at >= self.every_seconds
+        due = stopping.signal is not None or time.monotonic() - self.saved_at >= self.every_seconds
         if trainer.strategy.broadcast(due):
             self.save_last(trainer)
             self.saved_at = time.monotonic()
-        if self.signal is not None:
-            raise Interrupted(self.signal, trainer.global_step)
+        self.obey(trainer)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: LinearClassifier) -> None:
         self.save_last(trainer)
         with pl_module.best():
             trainer.save_checkpoint(self.folder / "best.ckpt", weights_only=True)
+        self.obey(trainer)
+
+    def obey(self, trainer: pl.Trainer) -> None:
+        """Raises Interrupted if a signal has come."""
+        if stopping.signal is not None:
+            raise Interrupted(stopping.signal, self.folder.parent, trainer.global_step)
 
     def save_last(self, trainer: pl.Trainer) -> None:
         if trainer.logger:

@@ -8,7 +8,9 @@ from src.models.linear_classifier import LinearClassifier
 
 
 class Curves(pl.Callback):
-    """Logs each mini-batch's loss (``loss/train``) and what every check found; x is the number of updates so far.
+    """Logs each mini-batch's loss before its update (``loss/train``) and what every check found.
+
+    x is the number of updates so far, a mini-batch's own included.
 
     A classifier that has stopped is not logged any more, as if its run had ended.
     """
@@ -22,7 +24,7 @@ class Curves(pl.Callback):
     ) -> None:
         if trainer.logger:
             running = pl_module.steps == trainer.global_step
-            trainer.logger.log_path(batch.first, {"loss/train": outputs["loss"]}, running)
+            trainer.logger.log_path(batch.first + 1, {"loss/train": outputs["loss"]}, running)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: LinearClassifier) -> None:
         if trainer.logger:

@@ -27,7 +27,9 @@ class Threads(pl.Callback):
         self.count = count
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: LinearClassifier) -> None:
-        cores = int(os.environ.get("OMP_NUM_THREADS", len(os.sched_getaffinity(0))))  # a parallel sweep's jobs get a share
+        cores = int(
+            os.environ.get("OMP_NUM_THREADS", len(os.sched_getaffinity(0)))
+        )  # a parallel sweep's jobs get a share
         auto = 1 if pl_module.bias.numel() < self.SMALL else cores
         torch.set_num_threads(auto if self.count == "auto" else self.count)
         log.info("Threads: %d of %d cores", torch.get_num_threads(), cores)

@@ -1,0 +1,47 @@
+"""SIGTERM and SIGINT (Ctrl-C): at once, or put off until a run has saved its state."""
+
+import signal
+from pathlib import Path
+from types import FrameType
+
+
+class Interrupted(BaseException):
+    """The program was told to stop.
+
+    Args:
+        number: the signal's.
+        folder: of the run that was stopped; None: none was under way.
+        step: updates that it had made when it saved its state.
+    """
+
+    def __init__(self, number: int, folder: Path | None = None, step: int = 0) -> None:
+        super().__init__(number, folder, step)
+        self.number, self.folder, self.step = number, folder, step
+
+
+class Stopping:
+    """What the program does about signals."""
+
+    def __init__(self) -> None:
+        self.installed = False
+        self.put_off = False  # whether a run is under way that looks at `signal` by itself
+        self.signal: int | None = None
+
+    def install(self) -> None:
+        """Takes over both signals."""
+        self.put_off, self.signal, self.installed = False, None, True
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self.handle)
+
+    def take_back(self) -> None:
+        """Takes SIGTERM back from Lightning, which would end a run in the middle of a check, with exit code 0."""
+        if self.installed:
+            signal.signal(signal.SIGTERM, self.handle)
+
+    def handle(self, number: int, frame: FrameType | None) -> None:
+        self.signal = number
+        if not self.put_off:
+            raise Interrupted(number)
+
+
+stopping = Stopping()

@@ -1,0 +1,60 @@
+"""What TensorBoard reads of a run."""
+
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams import plugin_data_pb2
+
+from src.loggers.tensorboard import TensorBoardPathLogger
+
+
+def scalars(folder, tag):
+    return [(event.step, event.value) for event in EventAccumulator(str(folder)).Reload().Scalars(tag)]
+
+
+def test_a_resumed_run_has_no_gaps_or_duplicates(tmp_path):
+    values = torch.arange(6.0)[:, None]
+    first = TensorBoardPathLogger(tmp_path, [0.0])
+    first.log_path(1, {"loss/train": values}, torch.tensor([True]))
+    first.save()  # the run was killed after update 6, but its checkpoint is of update 4
+    second = TensorBoardPathLogger(tmp_path, [0.0])
+    second.resume(4)
+    second.log_path(5, {"loss/train": 10 + values}, torch.tensor([True]))
+    second.save()
+    assert scalars(tmp_path, "loss/train") == [(1, 0), (2, 1), (3, 2), (4, 3)] + [(5 + i, 10 + i) for i in range(6)]
+
+
+def test_a_stopped_classifier_is_logged_no_more(tmp_path):
+    logger = TensorBoardPathLogger(tmp_path, [0.0, 0.5])
+    logger.log_path(0, {"loss/val": torch.tensor([[1.0, 2.0]])}, torch.tensor([True, True]))
+    logger.log_path(1, {"loss/val": torch.tensor([[3.0, 4.0]])}, torch.tensor([True, False]))
+    logger.save()
+    assert scalars(tmp_path / "l2=0.0", "loss/val") == [(0, 1.0), (1, 3.0)]
+    assert scalars(tmp_path / "l2=0.5", "loss/val") == [(0, 2.0)]
+
+
+def test_hparams_have_the_real_metrics(run):
+    folder = run("experiment=report_l2", "l2=[0,2]", "epochs=1")
+    metadata = EventAccumulator(str(folder / "l2=2.0")).Reload().summary_metadata
+    content = {tag: data.plugin_data.content for tag, data in metadata.items()}
+    start = plugin_data_pb2.HParamsPluginData.FromString(content["_hparams_/session_start_info"])
+    assert start.session_start_info.hparams["l2"].number_value == 2
+    assert start.session_start_info.hparams["task"].string_value == "softmax"
+    from tests.conftest import results
+
+    ((_, value),) = scalars(folder / "l2=2.0", "final/val_accuracy")
+    assert value == pytest.approx(results(folder)[1]["val_accuracy"])
+
+
+def test_train_and_val_share_a_chart(tmp_path):
+    logger = TensorBoardPathLogger(tmp_path, [0.0])
+    logger.log_metrics({"x": 1.0}, step=0)
+    logger.save()
+    assert "custom_scalars__config__" in EventAccumulator(str(tmp_path)).Reload().Tags()["tensors"]
+
+
+def test_a_thousand_values_need_no_thousand_open_files(tmp_path):
+    logger = TensorBoardPathLogger(tmp_path, [i / 1000 for i in range(1200)])
+    logger.log_path(0, {"loss/val": torch.zeros(1, 1200)}, torch.ones(1200, dtype=torch.bool))
+    logger.save()
+    assert len(list(tmp_path.glob("l2=*/events.*"))) == 1200

@@ -1,0 +1,146 @@
+"""A run that is killed or stopped goes on bit for bit; the short form of `make torture`."""
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from src.config import CONF
+from tests.conftest import DATA
+
+WORDS = [
+    "experiment=report_l2",
+    "l2=[0,0.2,2]",
+    "data.shuffle=true",
+    "patience=6",
+    "epochs=12",
+    "optimizer.momentum=0.9",
+]
+WORDS += ["lr=0.002", f"data.root={DATA}", "callbacks.checkpoint.every_seconds=0"]
+
+
+class Killed(Exception):
+    """Stands for kill -9: nothing of the run's own code runs after it."""
+
+
+def state(folder: Path) -> dict:
+    return torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
+
+
+def assert_same_state(ours: Path, unbroken: Path) -> None:
+    a, b = state(ours), state(unbroken)
+    assert a["global_step"] == b["global_step"]
+    assert all(torch.equal(a["state_dict"][key], b["state_dict"][key]) for key in b["state_dict"])
+    for key, theirs in b["optimizer_states"][0]["state"].items():
+        assert torch.equal(a["optimizer_states"][0]["state"][key]["momentum_buffer"], theirs["momentum_buffer"])
+    assert torch.equal(a["callbacks"]["PathEarlyStopping"]["wait"], b["callbacks"]["PathEarlyStopping"]["wait"])
+
+
+@pytest.fixture
+def unbroken(run) -> Path:
+    return run(*WORDS, name="unbroken")
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_killed_at_a_random_update_it_goes_on_bit_for_bit(seed, run, unbroken, monkeypatch):
+    """The kill is an exception out of the middle of a block: what was saved before is all that is left."""
+    from src.models.softmax_regression import SoftmaxRegression
+
+    total = state(unbroken)["global_step"]
+    left = random.Random(seed).randrange(1, total)
+    objective = SoftmaxRegression.objective
+
+    def killing(self, *args, **kwargs):
+        nonlocal left
+        left -= self.training
+        if left == 0:
+            raise Killed
+        return objective(self, *args, **kwargs)
+
+    monkeypatch.setattr(SoftmaxRegression, "objective", killing)
+    with pytest.raises(Killed):
+        run(*WORDS, name="killed")
+    folder = run(*WORDS, name="killed")
+    assert_same_state(folder, unbroken)
+    for path in ("l2=0.0", "l2=2.0"):
+        ours, theirs = (
+            [
+                (event.step, event.value)
+                for event in EventAccumulator(str(f / path), {"scalars": 0}).Reload().Scalars(tag)
+            ]
+            for tag in ("loss/train",)
+            for f in (folder, unbroken)
+        )
+        assert ours == theirs
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_stops_the_run_in_order(number, code, tmp_path, unbroken):
+    """A real process, a real signal, and the command that it prints."""
+    (tmp_path / "data").symlink_to(DATA)
+    program = [sys.executable, str(CONF.parent / "train.py")]
+    words = [word for word in WORDS if not word.startswith("data.root")]
+    process = subprocess.Popen(
+        [*program, *words, "threads=1", "hydra.run.dir=outputs/stopped"],
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    for line in process.stderr:
+        if "Training from update 1 of" in line:
+            process.send_signal(number)
+            break
+    _, told = process.communicate()
+    assert process.returncode == code
+    assert f"Stopped by {number.name} after" in told
+    assert "python train.py resume=outputs/stopped" in told
+    assert state(tmp_path / "outputs/stopped")["global_step"] < state(unbroken)["global_step"]
+    again = subprocess.run([*program, "resume=latest"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert again.returncode == 0, again.stderr
+    assert_same_state(tmp_path / "outputs/stopped", unbroken)
+
+
+def test_a_resumed_run_that_has_finished_is_left_alone(command, tmp_path):
+    words = ("experiment=report_logistic", "epochs=1", "logger=none", "hydra.run.dir=outputs/done")
+    assert command(*words).code == 0
+    before = (tmp_path / "outputs/done/results.csv").read_bytes()
+    ended = command("resume=outputs/done")
+    assert ended.code == 0
+    assert "outputs/done has finished already" in ended.err
+    assert (tmp_path / "outputs/done/results.csv").read_bytes() == before
+
+
+def test_a_checkpoint_of_another_model_is_refused(run):
+    from src.errors import InputError
+
+    folder = run("experiment=report_logistic", "epochs=1", "logger=none", name="a")
+    (folder / "results.csv").unlink()
+    with pytest.raises(InputError, match="the checkpoint's model is LogisticRegression; expected SoftmaxRegression"):
+        run("experiment=report_softmax", "epochs=1", "logger=none", name="a")
+    with pytest.raises(InputError, match=r"the checkpoint's l2 is \[0.0\]; expected \[0.5\]"):
+        run("experiment=report_logistic", "epochs=1", "l2=0.5", "logger=none", name="a")
+    with pytest.raises(InputError, match=r"lr=0.04: the run was started with lr=0.05"):
+        run("experiment=report_logistic", "epochs=1", "lr=0.04", "logger=none", name="a")
+
+
+def test_a_hostile_stored_configuration_is_not_built(command, tmp_path):
+    words = ("experiment=report_logistic", "epochs=1", "logger=none", "hydra.run.dir=outputs/x")
+    assert command(*words).code == 0
+    os.remove(tmp_path / "outputs/x/results.csv")
+    stored = tmp_path / "outputs/x/.hydra/config.yaml"
+    shutil.copy(stored, tmp_path / "stored.yaml")
+    for target in ("os.mkdir", "torch.load"):
+        text = (tmp_path / "stored.yaml").read_text()
+        hostile = text.replace("src.data.mnist.MNISTDataModule", target)
+        stored.write_text(hostile.replace("root: data", f"path: {tmp_path}/ran"))
+        ended = command("resume=outputs/x")
+        assert ended.code == 1
+        assert f"error: data._target_={target}: accepted is a class of this project" in ended.err
+        assert not (tmp_path / "ran").exists()
