@@ -43,6 +43,8 @@ def is_penalty(value: Any) -> bool:
     return is_number(value) and value >= 0
 
 
+PRECISIONS = ("32-true", "64-true", "bf16-true", "bf16-mixed")  # those that need no scaling of the loss
+
 RANGES = {
     "l2": (
         "a number >= 0 or a list of them, like 2.0 or [0,0.02,2]",
@@ -55,6 +57,7 @@ RANGES = {
     "patience": ("a whole number >= 1, or null", lambda x: x is None or (is_whole(x) and x >= 1)),
     "penalize_bias": ("true or false", lambda x: isinstance(x, bool)),
     "threads": ("a whole number >= 1, or auto", lambda x: x == "auto" or (is_whole(x) and x >= 1)),
+    "trainer.precision": (f"one of {', '.join(PRECISIONS)}", lambda x: x in PRECISIONS),
     "optimizer.momentum": ("a number >= 0 and < 1", lambda x: x is None or (is_number(x) and 0 <= x < 1)),
 }
 
@@ -84,6 +87,11 @@ def check(cfg: DictConfig, of_sweep: bool = False) -> None:
         raise InputError(
             f"lr={cfg.lr:g} with l2={max(path):g}: an SGD step multiplies the weights by 1 - lr * l2 = "
             f"{1 - cfg.lr * max(path):g} and diverges; accepted is lr * l2 < 2"
+        )
+    if is_whole(cfg.trainer.devices) and cfg.batch_size < cfg.trainer.devices:
+        raise InputError(
+            f"batch_size={cfg.batch_size}: accepted with trainer.devices={cfg.trainer.devices} is that or more; "
+            f"each mini-batch is shared out"
         )
     if of_sweep and cfg.trainer.devices != 1:
         raise InputError(

@@ -63,9 +63,11 @@ BAD = [
     ("optimizer=lbfgs", "optimizer=lbfgs: accepted are adam, sgd"),
     ("data.split=ful", "split='ful': accepted are full, course, report; did you mean 'full'?"),
     ("trainer.accelerator=gpuu", "trainer: You selected an invalid accelerator name"),
-    ("trainer.precision=12", "trainer: Precision 12 is invalid"),
+    ("trainer.precision=16-mixed", "trainer.precision=16-mixed: accepted is one of 32-true, 64-true"),
     ("l2=[0,1", "l2=[0,1: cannot be read"),
     # what a foreign configuration could do
+    ("trainer.gradient_clip_val=1", "trainer.gradient_clip_val: no such key"),
+    ("trainer.accumulate_grad_batches=2", "trainer.accumulate_grad_batches: no such key"),
     ("+trainer.gradient_clip_val=1", "keys can be set, not added or removed"),
     ("~logger", "keys can be set, not added or removed"),
     ("task.model._target_=os.system", "classes are not set on the command line"),

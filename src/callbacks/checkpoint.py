@@ -1,6 +1,7 @@
 """Keeps the run's checkpoints, from which it can go on, and ends it in order when it is told to stop."""
 
 import logging
+import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,8 @@ FRESH = {"ready": 0, "completed": 0, "started": 0, "processed": 0}
 class ResumableCheckpoint(pl.callbacks.Checkpoint):
     """Saves ``last.ckpt`` after checks and ``best.ckpt``, with each classifier's best weights, at the end.
 
-    SIGTERM and SIGINT (Ctrl-C) are obeyed at the next check: ``last.ckpt`` is saved and Interrupted raised.
+    SIGTERM and SIGINT (Ctrl-C) are obeyed at the next check: ``last.ckpt`` is saved and Interrupted raised. In a
+    distributed run all processes do so together, when the first one has got the signal.
 
     Args:
         folder: where the files go.
@@ -41,7 +43,19 @@ class ResumableCheckpoint(pl.callbacks.Checkpoint):
         stopping.take_back()
         log.info("Training from update %d of %d", trainer.global_step + 1, trainer.datamodule.total_updates)
 
+    def on_test_start(self, trainer: pl.Trainer, pl_module: LinearClassifier) -> None:
+        stopping.take_back()
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: LinearClassifier, exception: BaseException) -> None:
+        """Ends the other processes of a distributed run, which would wait for this one for ever."""
+        others = getattr(trainer.strategy.launcher, "procs", [])
+        for process in others:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+        others.clear()  # of Lightning's watchman, who would kill this process because of them
+
     def on_validation_end(self, trainer: pl.Trainer, pl_module: LinearClassifier) -> None:
+        stopping.signal = trainer.strategy.broadcast(stopping.signal)
         due = stopping.signal is not None or time.monotonic() - self.saved_at >= self.every_seconds
         if trainer.strategy.broadcast(due):
             self.save_last(trainer)
@@ -52,6 +66,7 @@ class ResumableCheckpoint(pl.callbacks.Checkpoint):
         self.save_last(trainer)
         with pl_module.best():
             trainer.save_checkpoint(self.folder / "best.ckpt", weights_only=True)
+        stopping.signal = trainer.strategy.broadcast(stopping.signal)
         self.obey(trainer)
 
     def obey(self, trainer: pl.Trainer) -> None:

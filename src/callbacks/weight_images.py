@@ -39,11 +39,11 @@ class WeightImages(pl.Callback):
             chosen = torch.linspace(0, paths - 1, min(paths, self.rows)).round().long()
             picture = weight_image(model.weight.detach()[chosen].float().cpu())
             buffer = io.BytesIO()
-            Image.fromarray(picture.numpy()).save(buffer, "PNG")
+            Image.fromarray(picture.numpy()).save(buffer, "PNG", compress_level=1)
             trainer.logger.log_image("weights", buffer.getvalue(), picture.shape[:2], trainer.global_step)
 
 
-def weight_image(weight: Tensor, scale: int = 3, gap: int = 2) -> Tensor:
+def weight_image(weight: Tensor, scale: int = 2, gap: int = 2) -> Tensor:
     """Returns ``weight (L, K, S*S)`` as an RGB picture (uint8): rows are classifiers, tiles outputs.
 
     One diverging scale serves a whole row: white is zero, full colour the row's largest absolute weight.

@@ -17,4 +17,6 @@ class SoftmaxRegression(LinearClassifier):
 
     @staticmethod
     def decide(logits: Tensor) -> Tensor:
-        return logits.argmax(2)
+        return logits.max(
+            2
+        ).indices  # as argmax, but several times as fast along an axis that is not the last in memory

@@ -32,4 +32,4 @@ def test_images_over_time(run):
     images = events.Images("weights")
     assert [image.step for image in images] == [28, 56, 112, 224, 280]
     picture = Image.open(io.BytesIO(images[-1].encoded_image_string))
-    assert picture.size == (images[-1].width, images[-1].height) == (10 * 88, 2 * 88)
+    assert picture.size == (images[-1].width, images[-1].height) == (10 * 60, 2 * 60)
