@@ -11,7 +11,7 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import open_dict
+from omegaconf import DictConfig, open_dict
 
 import train as program
 from src.command_line import command_line
@@ -28,12 +28,11 @@ def one_thread() -> None:
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Iterator[Callable[..., Path]]:
-    """Trains with the given overrides; returns the run's folder."""
+def composed(tmp_path: Path) -> Iterator[Callable[..., DictConfig]]:
+    """Composes a run's configuration with the given overrides, as `python train.py` does."""
 
-    def run(*overrides: str, name: str = "run") -> Path:
+    def composed(*overrides: str, folder: Path = tmp_path / "outputs" / "run") -> DictConfig:
         register_resolvers()
-        folder = tmp_path / "outputs" / name
         words = [f"data.root={DATA}", "threads=1", f"hydra.run.dir={folder}", *overrides]
         with initialize_config_dir(str(CONF), version_base="1.3"):
             cfg = compose("config", words, return_hydra_config=True)
@@ -41,12 +40,24 @@ def run(tmp_path: Path) -> Iterator[Callable[..., Path]]:
         HydraConfig.instance().set_config(cfg)
         with open_dict(cfg):
             del cfg["hydra"]
+        return cfg
+
+    yield composed
+    HydraConfig.instance().cfg = None
+
+
+@pytest.fixture
+def run(tmp_path: Path, composed: Callable[..., DictConfig]) -> Callable[..., Path]:
+    """Trains with the given overrides; returns the run's folder."""
+
+    def run(*overrides: str, name: str = "run") -> Path:
+        folder = tmp_path / "outputs" / name
+        cfg = composed(*overrides, folder=folder)
         program.check(cfg)
         program.train(cfg, folder)
         return folder
 
-    yield run
-    HydraConfig.instance().cfg = None
+    return run
 
 
 class Ended(NamedTuple):

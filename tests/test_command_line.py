@@ -2,7 +2,6 @@
 
 import pytest
 
-from src.config import CONF
 from src.runs import folder_name
 
 NUMBER = "accepted is a number > 0"
@@ -104,15 +103,6 @@ def test_bad_input_is_one_line(words, line, command, tmp_path):
     assert line in told[0]
     assert "Traceback" not in ended.err
     assert not list(tmp_path.glob("outputs/**/.hydra")), "a run that never started leaves no folder"
-
-
-def test_every_hydra_file_composes_into_something_that_can_be_built(command):
-    groups = {path.parent.name: [] for path in CONF.glob("*/*.yaml")}
-    for path in CONF.glob("*/*.yaml"):
-        groups[path.parent.name].append(path.stem)
-    for group, options in groups.items():
-        for option in options:
-            assert command(f"{group}={option}", "--cfg", "job").code == 0, (group, option)
 
 
 def test_help_names_the_settings(command):
