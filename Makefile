@@ -3,13 +3,16 @@ PYTHON ?= python3
 BIN = .venv/bin
 ARGS ?=
 
-.PHONY: train test lint tensorboard
+.PHONY: train test report lint tensorboard
 
 train: .venv/ready
 	$(BIN)/python train.py $(ARGS)
 
 test: .venv/ready lint
 	$(BIN)/python -m pytest $(ARGS)
+
+report: .venv/ready
+	$(BIN)/python -m src.report
 
 lint: .venv/ready
 	$(BIN)/ruff check .

@@ -1,0 +1,40 @@
+import numpy as np
+import pytest
+
+from src.report.events import Curve
+from src.report.facts import find_spikes, inside, small_facts, split_facts, standard_error
+
+
+def test_spikes_are_found_where_they_were_put(splits):
+    course, report = split_facts(splits["course"]), split_facts(splits["report"])
+    assert course["spikes"].tolist() == list(range(36, 240, 24))
+    assert (course["spike_period"], course["spike_batch"]) == (24, 4)
+    assert course["spike_drop"] == pytest.approx(0.03, abs=1e-3)
+    assert report["spikes"].tolist() == []
+
+
+def test_noise_has_no_spikes():
+    step = np.arange(5, 1000, 5)
+    assert find_spikes(Curve(step, np.random.default_rng(0).normal(size=len(step))), 28).tolist() == []
+    assert find_spikes(Curve(np.array([5]), np.array([0.5])), 28).tolist() == []
+
+
+def test_standard_error_of_two_thousand_images():
+    assert standard_error(0.92, 2000) == pytest.approx(0.0060663, abs=1e-7)
+
+
+def test_ends_are_those_of_the_result_tables(splits, small):
+    facts = split_facts(splits["report"])
+    assert (facts["stop_steps"], facts["stop_epoch"], facts["stop_best_step"]) == (240, 30, 210)
+    assert (facts["check_interval"], facts["batches"]) == (3, 8)
+    assert facts["train_images_binary"] == 3600
+    last = facts["l2"][-1]
+    assert last["gap"] == pytest.approx(0.01)
+    assert last["norm"] == pytest.approx(2 / 3)
+    assert last["norm_squared"] == pytest.approx(4 / 9)
+    few = small_facts(small)
+    assert (few["images"], few["some"]["l2"], few["some"]["val_loss"]) == (100, 0.02, pytest.approx(0.33))
+
+
+def test_inside():
+    assert inside(np.array([0.0, 0.1, 0.2, 0.3]), 0.0, 0.2) == 0.75
