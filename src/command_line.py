@@ -7,13 +7,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from src.config import CONF
 from src.errors import InputError
 from src.messages import one_line
 from src.runs import failures, latest_run, latest_sweep, register_resolvers, tell_stopped
-from src.stopping import Interrupted, stopping
+from src.stopping import Interrupted, is_first_process, stopping
 
 OPTIONS = {"--help", "-h", "--hydra-help", "--version", "--cfg", "-c", "--resolve", "--package", "-p", "--run", "-r"}
 OPTIONS |= {"--multirun", "-m", "--shell-completion", "-sc", "--info", "-i"}
+GROUPS = {path.parent.name for path in CONF.glob("*/*.yaml")} | {"hydra/launcher"}  # an option could be a path
 HYDRA_KEYS = {"hydra.run.dir", "hydra.sweep.dir", "hydra/launcher", "hydra.launcher.n_jobs", "hydra.verbose"}
 
 # A thread that has nothing to do sleeps. If it spins, as is OpenMP's default, a neighbour that takes one core makes
@@ -31,13 +33,17 @@ def command_line() -> Iterator[Path | None]:
     failures.clear()
     stopping.install()
     try:
-        check_arguments(sys.argv[1:])
+        words, added = added_by_lightning(sys.argv[1:])
+        check_arguments(words)
         register_resolvers()
-        run, sys.argv[1:] = resumed(sys.argv[1:])
+        run, words = resumed(words)
+        sys.argv[1:] = words if run else [*words, *added]  # Lightning repeats them to the processes that it starts
         yield run
     except (Interrupted, SystemExit) as stop:
         if stopping.signal is None:
             raise
+        if not is_first_process():
+            sys.exit(0)  # else Lightning would kill the first process, which tells and ends by itself
         stop = stop if isinstance(stop, Interrupted) else Interrupted(stopping.signal)  # Lightning's own SystemExit
         tell_stopped(stop)
         sys.exit(128 + stop.number)
@@ -48,6 +54,21 @@ def command_line() -> Iterator[Path | None]:
         print(f"error: {line}", file=sys.stderr)
     if failures:
         sys.exit(1)
+
+
+def added_by_lightning(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """Splits off the words by which Lightning puts a further process of a distributed run into the first one's folder.
+
+    Raises:
+        InputError: the folder is not below outputs/.
+    """
+    folder, *rest = arguments[-3:] or [""]
+    expected = [f"hydra.job.name=train_ddp_process_{os.environ.get('LOCAL_RANK')}", "hydra.output_subdir=null"]
+    found = re.fullmatch(r'hydra\.run\.dir="([^"]+)"', folder)
+    if is_first_process() or rest != expected or not found:
+        return arguments, []
+    check_folder("hydra.run.dir", found[1])
+    return arguments[:-3], arguments[-3:]
 
 
 def check_arguments(arguments: list[str]) -> None:
@@ -69,6 +90,8 @@ def check_arguments(arguments: list[str]) -> None:
             raise InputError(f"{word}: keys can be set, not added or removed; see --cfg job for those there are")
         elif re.match(r"hydra\b", key) and key not in HYDRA_KEYS:
             raise InputError(f"{word}: of Hydra's own settings, accepted are {', '.join(sorted(HYDRA_KEYS))}")
+        elif key in GROUPS and re.search(r"[./\\$]", value):
+            raise InputError(f"{word}: accepted is an option of the group, by its name in conf/{key}/")
         elif key in ("hydra.run.dir", "hydra.sweep.dir"):
             check_folder(key, value)
 
@@ -98,11 +121,12 @@ def resumed(arguments: list[str]) -> tuple[Path | None, list[str]]:
     if rest:
         raise InputError(f"{rest[0]}: resume goes on with the run's own settings; accepted is resume= alone")
     if value == "latest":
-        return latest_run(), []
+        latest = latest_run()
+        return latest, [f"resume={latest}"]
     check_folder("resume", value)
     for part in (".hydra/config.yaml", "checkpoints/last.ckpt"):
         if not (Path(value) / part).is_file():
             raise InputError(
                 f"resume={value}: {part} is missing there; accepted is the folder of a run that was stopped"
             )
-    return Path(value).resolve(), []
+    return Path(value).resolve(), [f"resume={value}"]

@@ -20,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from src.config import CONF
 from src.errors import InputError
 from src.messages import one_line
-from src.stopping import Interrupted
+from src.stopping import Interrupted, is_first_process
 
 log = logging.getLogger(__name__)
 
@@ -69,15 +69,21 @@ def one_run(folder: Path, of_sweep: bool = False) -> Iterator[None]:
     """Tells of a run's error in one line and remembers it, so that a sweep goes on.
 
     Unusable input leaves no folder behind, except in a sweep, which keeps the reason in ``failed.txt``.
+
+    Of a distributed run only the first process speaks, and tells an error of the user's making: it meets them all.
     """
+    if not is_first_process():
+        logging.getLogger().setLevel(logging.ERROR)
     (folder / FAILED).unlink(missing_ok=True)
     try:
         yield
     except Exception as error:
         line = one_line(error)
         told = line or traceback.format_exc().strip()
-        log.error("error: %s%s", f"{folder.name}: " if of_sweep else "", told)
         failures.append(told)
+        if line and not is_first_process():
+            return
+        log.error("error: %s%s", f"{folder.name}: " if of_sweep else "", told)
         started = {path.name for path in folder.iterdir()} - {".hydra", "train.log"}
         if line and not started and not of_sweep:
             logging.shutdown()
@@ -151,20 +157,25 @@ def stored_config(folder: Path) -> DictConfig:
 
     with initialize_config_dir(str(CONF), version_base="1.3"):
         surroundings = compose("config", return_hydra_config=True)
-    surroundings.hydra.runtime.output_dir = str(folder.resolve())
+    surroundings.hydra.runtime.output_dir = surroundings.hydra.run.dir = str(folder.resolve())
+    surroundings.hydra.runtime.cwd = str(Path.cwd())  # where Lightning starts the others of a distributed run
     HydraConfig.instance().set_config(surroundings)
     configure_log(surroundings.hydra.job_logging)
     return OmegaConf.load(folder / ".hydra" / "config.yaml")
 
 
 class SweepEnd(Callback):
-    """Sums a sweep up when all its runs have ended; the exit code is 1 if any failed."""
+    """Sums a sweep up, in a table and pictures, when all its runs have ended; the exit code is 1 if any failed."""
 
     def on_multirun_start(self, config: DictConfig, **kwargs) -> None:
         sweeping.append(Path(config.hydra.sweep.dir))
 
     def on_multirun_end(self, config: DictConfig, **kwargs) -> None:
-        failed = sorted(sweeping.pop().glob(f"*/{FAILED}"))
+        from src.report.sweep import sweep_report
+
+        folder = sweeping.pop()
+        print(f"\n{sweep_report(folder)}\nFiles: {shown(folder)}")
+        failed = sorted(folder.glob(f"*/{FAILED}"))
         for file in failed:
             print(f"failed: {file.parent.name}: {file.read_text().strip().splitlines()[-1]}", file=sys.stderr)
         failures.extend(file.parent.name for file in failed)

@@ -1,8 +1,14 @@
 """SIGTERM and SIGINT (Ctrl-C): at once, or put off until a run has saved its state."""
 
+import os
 import signal
 from pathlib import Path
 from types import FrameType
+
+
+def is_first_process() -> bool:
+    """Tells the process that the user started from those that Lightning adds to it in a distributed run."""
+    return os.environ.get("LOCAL_RANK", "0") == "0"
 
 
 class Interrupted(BaseException):
