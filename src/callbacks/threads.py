@@ -1,8 +1,9 @@
-"""Chooses the number of processor threads."""
+"""Chooses the numbers of processor threads."""
 
 import logging
 import os
 import platform
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytorch_lightning as pl
@@ -14,32 +15,44 @@ log = logging.getLogger(__name__)
 
 
 class Threads(pl.Callback):
-    """Sets torch's number of threads for the run.
+    """Shares the processor out: to each matrix product of an update, and to the parts of a set that is evaluated.
+
+    The products of a small model take less time than threads need to meet: its updates get one thread. Parts are
+    evaluated side by side, each by one thread, which never wait for one another before the end.
 
     Args:
-        count: the number, or ``"auto"``: one for matrices as small as one classifier's, whose products take less
-            time than threads need to meet; else every core that the process may use.
+        count: number of threads, or ``"auto"``: a thread for every core that the process may use.
     """
 
-    SMALL = 40  # outputs L * K; from about here two threads are faster than one
+    SMALL = 40  # outputs L * K; from about here on two threads make an update faster
 
     def __init__(self, count: int | str) -> None:
-        self.count = count
+        # The jobs of a parallel sweep are told their share of the cores by this variable.
+        cores = int(os.environ.get("OMP_NUM_THREADS", len(os.sched_getaffinity(0))))
+        self.count = cores if count == "auto" else count
+        self.update_threads: int | None = None
+
+    def setup(self, trainer: pl.Trainer, pl_module: LinearClassifier, stage: str) -> None:
+        self.pool = ThreadPoolExecutor(self.count, initializer=torch.set_num_threads, initargs=(1,))
+        if self.count > 1 and trainer.strategy.root_device.type == "cpu":
+            pl_module.map = self.pool.map
+
+    def teardown(self, trainer: pl.Trainer, pl_module: LinearClassifier, stage: str) -> None:
+        pl_module.map = map
+        self.pool.shutdown()
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: LinearClassifier) -> None:
-        cores = int(
-            os.environ.get("OMP_NUM_THREADS", len(os.sched_getaffinity(0)))
-        )  # a parallel sweep's jobs get a share
-        auto = 1 if pl_module.bias.numel() < self.SMALL else cores
-        torch.set_num_threads(auto if self.count == "auto" else self.count)
-        log.info("Threads: %d of %d cores", torch.get_num_threads(), cores)
+        if self.update_threads is None:
+            self.update_threads = 1 if pl_module.bias.numel() < self.SMALL else self.count
+        torch.set_num_threads(self.update_threads)
+        log.info("Threads: %d for an update, %d for an evaluation", self.update_threads, self.count)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"threads": torch.get_num_threads(), "torch": str(torch.__version__), "machine": platform.machine()}
+        return {"threads": self.update_threads, "torch": str(torch.__version__), "machine": platform.machine()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Takes up the stopped run's number of threads: another one rounds differently."""
-        self.count = state_dict["threads"]
+        """Takes up the stopped run's number of threads for an update: another one rounds differently."""
+        self.update_threads = state_dict["threads"]
         here = self.state_dict()
         for name in ("torch", "machine"):
             if state_dict[name] != here[name]:
