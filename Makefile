@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN = .venv/bin
 ARGS ?=
 
-.PHONY: train test report lint tensorboard
+.PHONY: train test report bench lint tensorboard
 
 train: .venv/ready
 	$(BIN)/python train.py $(ARGS)
@@ -13,6 +13,9 @@ test: .venv/ready lint
 
 report: .venv/ready
 	$(BIN)/python -m src.report
+
+bench: .venv/bench-ready
+	$(BIN)/python -m benchmarks $(ARGS)
 
 lint: .venv/ready
 	$(BIN)/ruff check .
@@ -24,4 +27,8 @@ tensorboard: .venv/ready
 .venv/ready: requirements.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet -r requirements.txt
+	touch $@
+
+.venv/bench-ready: .venv/ready benchmarks/requirements.txt
+	$(BIN)/python -m pip install --quiet -r benchmarks/requirements.txt
 	touch $@

@@ -24,7 +24,7 @@ class Threads(pl.Callback):
         count: number of threads, or ``"auto"``: a thread for every core that the process may use.
     """
 
-    SMALL = 40  # outputs L * K; from about here on two threads make an update faster
+    SMALL = 1000  # outputs L * K; below, two threads gain little, and lose much when a neighbour takes a core
 
     def __init__(self, count: int | str) -> None:
         # The jobs of a parallel sweep are told their share of the cores by this variable.

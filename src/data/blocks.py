@@ -106,18 +106,15 @@ class BlockLoader:
         return torch.randperm(len(self.target), generator=generator).to(self.input.device)
 
 
-class WholeSet:
-    """A loader of one batch, ``input (N, D), target (N,)``: a set that is evaluated at once.
+class WholeSets:
+    """A loader of one batch, ``{name: (input (N, D), target (N,))}``: the sets that are evaluated together."""
 
-    Not a list: Lightning takes nested lists and tuples apart and would find loaders in their tensors.
-    """
-
-    def __init__(self, input: Tensor, target: Tensor) -> None:
-        self.input, self.target = input, target
+    def __init__(self, sets: dict[str, tuple[Tensor, Tensor]]) -> None:
+        self.sets = sets
 
     def __len__(self) -> int:
         """Number of batches."""
         return 1
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        yield self.input, self.target
+    def __iter__(self) -> Iterator[dict[str, tuple[Tensor, Tensor]]]:
+        yield self.sets

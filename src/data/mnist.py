@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torchvision.datasets import MNIST
 
-from src.data.blocks import BlockLoader, WholeSet
+from src.data.blocks import BlockLoader, WholeSets
 from src.data.mnist_files import prepare
 from src.errors import InputError, nearest
 
@@ -126,14 +126,14 @@ class MNISTDataModule(pl.LightningDataModule):
             world_size=trainer.world_size if trainer else 1,
         )
 
-    def val_dataloader(self) -> list[WholeSet]:
-        """Returns the validation set and the training set, each as one batch."""
-        return [WholeSet(*self._on_device(name)) for name in ("val", "train")]
+    def val_dataloader(self) -> WholeSets:
+        """Returns the validation set and the training set, ``val`` and ``train``, as one batch."""
+        return WholeSets({name: self._on_device(name) for name in ("val", "train")})
 
-    def test_dataloader(self) -> list[WholeSet]:
-        """Returns the training set, the validation set and, where there is one, the test set, each as one batch."""
+    def test_dataloader(self) -> WholeSets:
+        """Returns ``train``, ``val`` and, where there is one, ``test``, as one batch."""
         names = ("train", "val") if self.test is None else ("train", "val", "test")
-        return [WholeSet(*self._on_device(name)) for name in names]
+        return WholeSets({name: self._on_device(name) for name in names})
 
 
 def _split(name: str) -> dict[str, tuple[bool, Index]]:

@@ -12,7 +12,7 @@ from src.data.blocks import Block
 from src.errors import InputError
 from src.functions.l2_penalty import l2_penalty
 
-ROWS = 1024  # samples evaluated at once: their logits stay in a core's cache
+ROWS = 2048  # samples evaluated at once: their logits stay in a core's cache
 
 
 class LinearClassifier(pl.LightningModule):
@@ -110,7 +110,7 @@ class LinearClassifier(pl.LightningModule):
             for row, (input, target) in zip(losses, block, strict=True):
                 share = len(target) / block.batch_size
                 objective, loss = self.objective(input, target, share * processes)
-                optimizer.zero_grad()
+                self.weight.grad = self.bias.grad = None
                 backward(objective, gradient=self.active)
                 optimizer.step()
                 torch.mul(loss, share, out=row)
@@ -146,13 +146,10 @@ class LinearClassifier(pl.LightningModule):
         loss, logits = self.criterion(input.to(self.weight.dtype), self.weight, target, self.bias)
         return torch.stack((loss.double() * len(target), (self.decide(logits) == target).sum(1)))
 
-    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Evaluates the validation set (loader 0) and the training set (loader 1), each one batch."""
-        loss, accuracy = self.evaluate(*batch)
-        if dataloader_idx == 0:
-            self.metrics = {"loss/val": loss, "accuracy/val": accuracy}
-        else:
-            self.metrics["accuracy/train"] = accuracy
+    def validation_step(self, batch: dict[str, tuple[Tensor, Tensor]], batch_idx: int) -> None:
+        """Evaluates the validation set and the training set."""
+        (val_loss, val_accuracy), (_, train_accuracy) = (self.evaluate(*batch[split]) for split in ("val", "train"))
+        self.metrics = {"loss/val": val_loss, "accuracy/val": val_accuracy, "accuracy/train": train_accuracy}
 
     def on_validation_epoch_end(self) -> None:
         self.metrics["weight_norm"] = self.weight_norm_squared().sqrt()
@@ -189,14 +186,15 @@ class LinearClassifier(pl.LightningModule):
         finally:
             self.weight.data, self.bias.data = last
 
-    def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Evaluates the best and the last weights on one split: loader 0 train, 1 validation, 2 test."""
-        split = ("train", "val", "test")[dataloader_idx]
+    def test_step(self, batch: dict[str, tuple[Tensor, Tensor]], batch_idx: int) -> None:
+        """Evaluates the best and the last weights on every split there is."""
+        self.final: dict[str, Tensor] = {}
         with self.best():
-            self.final[f"{split}_loss"], self.final[f"{split}_accuracy"] = self.evaluate(*batch)
-        self.final[f"last_{split}_loss"], self.final[f"last_{split}_accuracy"] = self.evaluate(*batch)
+            self.evaluate_all(batch, "")
+        self.evaluate_all(batch, "last_")
 
-    def on_test_start(self) -> None:
-        self.final: dict[str, Tensor] = {"last_weight_norm_squared": self.weight_norm_squared()}
-        with self.best():
-            self.final["weight_norm_squared"] = self.weight_norm_squared()
+    def evaluate_all(self, batch: dict[str, tuple[Tensor, Tensor]], prefix: str) -> None:
+        """Fills ``final`` with what the present weights give, under the names of the results."""
+        self.final[f"{prefix}weight_norm_squared"] = self.weight_norm_squared()
+        for split, (input, target) in batch.items():
+            self.final[f"{prefix}{split}_loss"], self.final[f"{prefix}{split}_accuracy"] = self.evaluate(input, target)

@@ -8,7 +8,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-from src.data.blocks import Block, BlockLoader, WholeSet
+from src.data.blocks import Block, BlockLoader, WholeSets
 
 GRID = [
     (batches, remainder, epochs, interval, shuffle)
@@ -172,20 +172,19 @@ class Recorder(pl.LightningModule):
     def train_dataloader(self) -> BlockLoader:
         return self.loader
 
-    def val_dataloader(self) -> list[WholeSet]:
-        return [
-            WholeSet(self.loader.input[:5], self.loader.target[:5]),
-            WholeSet(self.loader.input, self.loader.target),
-        ]
+    def val_dataloader(self) -> WholeSets:
+        part = (self.loader.input[:5], self.loader.target[:5])
+        return WholeSets({"val": part, "train": (self.loader.input, self.loader.target)})
 
     def training_step(self, block: Block, _: int) -> None:
         for _, target in block:
             self.seen.append((self.global_step, target.tolist()))
             self.optimizers().step()
 
-    def validation_step(self, batch: tuple[Tensor, Tensor], _: int, dataloader_idx: int) -> None:
-        self.checks.append((self.global_step, dataloader_idx))
-        self.evaluated.append(tuple(tensor.data_ptr() for tensor in batch))
+    def validation_step(self, batch: dict[str, tuple[Tensor, Tensor]], _: int) -> None:
+        for index, tensors in enumerate(batch.values()):
+            self.checks.append((self.global_step, index))
+            self.evaluated.append(tuple(tensor.data_ptr() for tensor in tensors))
 
     def on_train_epoch_end(self) -> None:
         self.epochs_ended += 1

@@ -197,10 +197,10 @@ def test_a_root_without_data_is_named(tmp_path):
         MNISTDataModule(root=tmp_path, **DEFAULTS).setup()
 
 
-def only_batches(loaders) -> list:
-    batches = [list(loader) for loader in loaders]
-    assert all(len(batch) == len(loader) == 1 for batch, loader in zip(batches, loaders, strict=True))
-    return [batch[0] for batch in batches]
+def only_batch(loader) -> dict:
+    (batch,) = loader
+    assert len(loader) == 1
+    return batch
 
 
 def same(batches, parts) -> bool:
@@ -209,9 +209,12 @@ def same(batches, parts) -> bool:
 
 def test_evaluation_loaders_give_each_set_whole_and_uncopied(make):
     full, course = make(split="full"), make(split="course")
-    assert same(only_batches(full.val_dataloader()), [full.val, full.train])
-    assert same(only_batches(full.test_dataloader()), [full.train, full.val, full.test])
-    assert same(only_batches(course.test_dataloader()), [course.train, course.val])
+    val, test = only_batch(full.val_dataloader()), only_batch(full.test_dataloader())
+    assert list(val) == ["val", "train"]
+    assert same(val.values(), [full.val, full.train])
+    assert list(test) == ["train", "val", "test"]
+    assert same(test.values(), [full.train, full.val, full.test])
+    assert same(only_batch(course.test_dataloader()).values(), [course.train, course.val])
 
 
 def test_the_training_loader_has_the_settings_of_the_module(make):
@@ -246,6 +249,6 @@ def test_tensors_move_to_the_device_once(make):
     assert same([(data.train_dataloader().input, data.train_dataloader().target)], [on_cpu])
     data.trainer = fake_trainer("meta")
     loader = data.train_dataloader()
-    val, train = only_batches(data.val_dataloader())
+    val, train = only_batch(data.val_dataloader()).values()
     assert same([(loader.input, loader.target), train, val], [data.train, data.train, data.val])
     assert {tensor.device.type for tensor in (*train, *val)} == {"meta"}

@@ -1,0 +1,1 @@
+"""Peers and this project side by side: ``python -m benchmarks``, or ``make bench``."""
