@@ -3,13 +3,16 @@ PYTHON ?= python3
 BIN = .venv/bin
 ARGS ?=
 
-.PHONY: train test report bench lint tensorboard
+.PHONY: train test torture report bench lint lock tensorboard
 
 train: .venv/ready
 	$(BIN)/python train.py $(ARGS)
 
 test: .venv/ready lint
 	$(BIN)/python -m pytest $(ARGS)
+
+torture: .venv/ready
+	$(BIN)/python -m pytest tests/torture -m "torture or not torture" $(ARGS)
 
 report: .venv/ready
 	$(BIN)/python -m src.report
@@ -24,9 +27,20 @@ lint: .venv/ready
 tensorboard: .venv/ready
 	$(BIN)/tensorboard --logdir outputs --host localhost $(ARGS)
 
-.venv/ready: requirements.txt
+# Renews the lock: every package by the hashes of its files, for the platform that is tested.
+lock: .venv/ready
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv pip compile --quiet --generate-hashes --python-platform x86_64-unknown-linux-gnu --python-version 3.11 \
+		--no-emit-index-url --no-emit-find-links --no-annotate --custom-compile-command "make lock" \
+		--output-file requirements.lock requirements.txt
+
+# The lock where it was made for, Linux on x86-64 with Python 3.11; elsewhere the pinned requirements.
+TESTED = import platform as p; print(p.system(), p.machine(), *p.python_version_tuple()[:2])
+.venv/ready: requirements.txt requirements.lock
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet -r requirements.txt
+	if [ "$$($(PYTHON) -c '$(TESTED)')" = "Linux x86_64 3 11" ]; \
+		then $(BIN)/python -m pip install --quiet --require-hashes -r requirements.lock; \
+		else $(BIN)/python -m pip install --quiet -r requirements.txt; fi
 	touch $@
 
 .venv/bench-ready: .venv/ready benchmarks/requirements.txt

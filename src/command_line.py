@@ -1,5 +1,6 @@
 """The command line around Hydra: which words are accepted, what may be resumed, and how the program ends."""
 
+import logging
 import os
 import re
 import sys
@@ -30,6 +31,7 @@ def command_line() -> Iterator[Path | None]:
     The exit code is 1, or 128 + the number of the signal that stopped the program.
     """
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra leaves the errors to us
+    logging.raiseExceptions = False  # a line that a full disk keeps out of train.log is no second error
     failures.clear()
     stopping.install()
     try:

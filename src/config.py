@@ -58,6 +58,7 @@ RANGES = {
     "penalize_bias": ("true or false", lambda x: isinstance(x, bool)),
     "threads": ("a whole number >= 1, or auto", lambda x: x == "auto" or (is_whole(x) and x >= 1)),
     "trainer.precision": (f"one of {', '.join(PRECISIONS)}", lambda x: x in PRECISIONS),
+    "trainer.strategy": ("auto or ddp", lambda x: x in ("auto", "ddp")),
     "optimizer.momentum": ("a number >= 0 and < 1", lambda x: x is None or (is_number(x) and 0 <= x < 1)),
 }
 

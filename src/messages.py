@@ -1,5 +1,6 @@
 """Errors as one line for the user: what, found, accepted."""
 
+import errno
 import re
 from collections.abc import Iterator
 
@@ -10,6 +11,8 @@ from omegaconf.errors import OmegaConfBaseException
 from src.config import CONF
 from src.errors import GradientError, InputError, nearest
 
+DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
+
 
 def one_line(error: BaseException) -> str | None:
     """Returns what the user has to know of ``error`` in one line; None if it is none of the user's making."""
@@ -19,6 +22,8 @@ def one_line(error: BaseException) -> str | None:
         return str(cause) if isinstance(cause, InputError) else f"{key}: {first_line(cause)}"
     if isinstance(error, InputError | GradientError):
         return str(error)
+    if isinstance(error, OSError) and error.errno in DISK:
+        return f"{error.filename or 'a file of the run'}: cannot be read or written ({error.strerror})"
     if isinstance(error, OverrideParseException):
         return f"{error.override}: cannot be read: {first_line(error)}"
     if isinstance(error, HydraException | OmegaConfBaseException):

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
 
+import yaml
 from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
@@ -96,7 +97,8 @@ def tell_stopped(stop: Interrupted) -> None:
     """Says where a run or a sweep was stopped, and the command that goes on."""
     name = signal.Signals(stop.number).name
     if sweeping:
-        words = OmegaConf.load(sweeping[-1] / "multirun.yaml").hydra.overrides.task
+        given = OmegaConf.load(sweeping[-1] / "multirun.yaml").hydra.overrides
+        words = [*given.task, *(word for word in given.hydra if re.match(r"hydra[/.]launcher\b", word))]
         print(f"\nStopped by {name}. Runs of the sweep that have not finished:", file=sys.stderr)
         for overrides in unfinished(sweeping[-1]):
             print(f"  {' '.join(overrides)}", file=sys.stderr)
@@ -161,7 +163,14 @@ def stored_config(folder: Path) -> DictConfig:
     surroundings.hydra.runtime.cwd = str(Path.cwd())  # where Lightning starts the others of a distributed run
     HydraConfig.instance().set_config(surroundings)
     configure_log(surroundings.hydra.job_logging)
-    return OmegaConf.load(folder / ".hydra" / "config.yaml")
+    path = folder / ".hydra" / "config.yaml"
+    try:
+        cfg = OmegaConf.load(path)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{shown(path)}: damaged, or no configuration of a run") from error
+    if not isinstance(cfg, DictConfig):
+        raise InputError(f"{shown(path)}: damaged, or no configuration of a run")
+    return cfg
 
 
 class SweepEnd(Callback):

@@ -38,6 +38,7 @@ def assert_same_state(ours: Path, unbroken: Path) -> None:
     a, b = state(ours), state(unbroken)
     assert a["global_step"] == b["global_step"]
     assert all(torch.equal(a["state_dict"][key], b["state_dict"][key]) for key in b["state_dict"])
+    assert torch.equal(a["best_loss"], b["best_loss"])
     for key, theirs in b["optimizer_states"][0]["state"].items():
         assert torch.equal(a["optimizer_states"][0]["state"][key]["momentum_buffer"], theirs["momentum_buffer"])
     assert torch.equal(a["callbacks"]["PathEarlyStopping"]["wait"], b["callbacks"]["PathEarlyStopping"]["wait"])

@@ -15,6 +15,8 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.record_writer import RecordWriter
 from torch import Tensor
 
+from src.errors import InputError
+
 LAYOUT = {"handgrad": {name: ["Multiline", [f"{name}/train", f"{name}/val"]] for name in ("loss", "accuracy")}}
 
 
@@ -35,10 +37,14 @@ class EventFile:
         self.events.append(event.SerializeToString())
 
     def flush(self) -> None:
-        with open(self.path, "ab") as file:
-            writer = RecordWriter(file)
-            for event in self.events:
-                writer.write(event)
+        """Appends the buffered events to the file; raises an InputError if that cannot be done."""
+        try:
+            with open(self.path, "ab") as file:
+                writer = RecordWriter(file)
+                for event in self.events:
+                    writer.write(event)
+        except OSError as error:
+            raise InputError(f"{self.path}: curves not written ({error.strerror})") from error
         self.events.clear()
 
 

@@ -55,9 +55,11 @@ class LinearClassifier(pl.LightningModule):
         self.register_buffer("active", torch.ones(paths))  # 1 while a classifier trains, 0 once it has stopped
         self.register_buffer("steps", torch.zeros(paths, dtype=torch.int64))  # updates made
         self.register_buffer("best_step", torch.zeros(paths, dtype=torch.int64))
-        self.register_buffer("best_loss", torch.full((paths,), torch.inf))
         self.register_buffer("best_weight", self.weight.detach().clone())
         self.register_buffer("best_bias", self.bias.detach().clone())
+        self.best_loss = torch.full(
+            (paths,), torch.inf, dtype=torch.float64
+        )  # no buffer: half precision would round it
         self.metrics: dict[str, Tensor] = {}  # of the latest check, each (L,)
         self.map = map  # over the parts of a set that is evaluated; one of several threads where there are cores
 
@@ -154,14 +156,16 @@ class LinearClassifier(pl.LightningModule):
     def on_validation_epoch_end(self) -> None:
         self.metrics["weight_norm"] = self.weight_norm_squared().sqrt()
         self.metrics["penalty"] = self.penalty().detach()
-        better = self.metrics["loss/val"] < self.best_loss
-        self.best_loss[better] = self.metrics["loss/val"][better].to(self.best_loss.dtype)
+        loss = self.metrics["loss/val"]
+        better = loss < self.best_loss.to(loss.device)
+        self.best_loss = torch.where(better, loss, self.best_loss.to(loss.device))
         self.best_step[better] = self.steps[better]
         self.best_weight[better] = self.weight.detach()[better]
         self.best_bias[better] = self.bias.detach()[better]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["model"] = type(self).__name__
+        checkpoint["best_loss"] = self.best_loss
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Raises an InputError if the checkpoint is of another model or other hyperparameters."""
@@ -170,6 +174,7 @@ class LinearClassifier(pl.LightningModule):
         for name, value in expected.items():
             if found.get(name) != value:
                 raise InputError(f"the checkpoint's {name} is {found.get(name)}; expected {value}")
+        self.best_loss = checkpoint["best_loss"]
 
     def weight_norm_squared(self) -> Tensor:
         """Returns the sum of squared weights (L,), with the bias where it is penalized (the course's w holds it)."""

@@ -1,0 +1,63 @@
+"""What the processes do that the tests kill. A server imports this once and forks one per trial."""
+
+import os
+import sys
+from collections.abc import Sequence
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import pytorch_lightning  # noqa: F401
+import torch
+import torch.utils.tensorboard
+import torchvision  # noqa: F401
+
+import src.callbacks.results
+import src.callbacks.weight_images
+import src.data.mnist
+import src.loggers.tensorboard
+import src.models.logistic_regression
+import src.models.softmax_regression
+import src.trainer  # noqa: F401
+import train
+from src.checkpoint_io import WholeCheckpointIO
+from src.command_line import command_line
+from src.data.mnist_files import prepare
+
+
+def redirect(output: Path) -> None:
+    """Sends what the process says, and what is said of it, to a file."""
+    descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+
+
+def program(folder: Path, words: Sequence[str], output: Path, environment: dict[str, str]) -> None:
+    """Does what ``python train.py`` does with these words in this folder."""
+    redirect(output)
+    os.chdir(folder)
+    os.environ.update(environment)
+    torch.set_num_threads(1)
+    sys.argv = [train.__file__, *words]
+    with command_line() as stopped:
+        train.resume(stopped) if stopped else train.main()
+
+
+def save_for_ever(path: Path, temporary: Path, said: Connection) -> None:
+    """Saves checkpoints one after the other, each full of its own number; sends a byte after the first."""
+    os.environ["TMPDIR"] = str(temporary)
+    number = 0
+    while True:
+        WholeCheckpointIO().save_checkpoint({"number": number, "weight": torch.full((100_000,), number)}, path)
+        if number == 0:
+            said.send_bytes(b"saved")
+        number += 1
+
+
+def first_use(root: Path, output: Path) -> None:
+    """Extracts the data files that are missing."""
+    redirect(output)
+    prepare(root)
+
+
+def nothing() -> None:
+    """Starts the server."""

@@ -1,0 +1,42 @@
+"""Commands as the user types them, in a process group of their own, and what is left of that group."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+from src.config import CONF
+from tests.conftest import DATA
+
+
+def launch(folder: Path, *words: str) -> subprocess.Popen:
+    """Starts ``python train.py`` in ``folder``."""
+    if not (folder / "data").exists():
+        (folder / "data").symlink_to(DATA)
+    command = [sys.executable, CONF.parent / "train.py", *words]
+    return subprocess.Popen(
+        command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, process_group=0
+    )
+
+
+def read_until(process: subprocess.Popen, text: str) -> str:
+    """Reads what the program says up to a line with ``text``."""
+    told = ""
+    for line in process.stderr:
+        told += line
+        if text in line:
+            return told
+    raise AssertionError(told)
+
+
+def group_members(group: int) -> list[str]:
+    """Returns the command lines of the processes of a group that are not at their end; needs /proc."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            state, _, process_group = (path / "stat").read_text().rpartition(")")[2].split()[:3]
+            command = (path / "cmdline").read_text()  # empty once a process is on its way out
+            if int(process_group) == group and state != "Z" and command:
+                found.append(command)
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+    return found

@@ -1,0 +1,164 @@
+"""Words, stored configurations and checkpoints of somebody who means harm: none of what they name is ever run."""
+
+import hashlib
+import io
+import os
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from src.checkpoint_io import MARK, WholeCheckpointIO
+
+RAN = "ran"  # a folder that only hostile code makes
+FOREIGN = f"# @package _global_\nhydra: {{callbacks: {{x: {{_target_: os.mkdir, path: {RAN}}}}}}}\n"
+
+WORDS = [
+    f"task.model._target_=os.mkdir task.model.path={RAN}",
+    f"data={{_target_:os.mkdir,path:{RAN}}}",
+    f"+evil={{_target_:os.mkdir,path:{RAN}}}",
+    f"++data._target_=os.mkdir ++data.path={RAN}",
+    f"hydra.callbacks.sweep_end._target_=os.mkdir +hydra.callbacks.sweep_end.path={RAN}",
+    f"hydra/callbacks={RAN}",
+    f"hydra.job_logging.handlers.console.class=os.mkdir hydra.job_logging.handlers.console.path={RAN}",
+    "hydra/job_logging=../../foreign",
+    f"-m l2=0,1 hydra.launcher._target_=os.mkdir hydra.launcher.path={RAN}",
+    f"-m l2=0,1 hydra.sweeper._target_=os.mkdir hydra.sweeper.path={RAN}",
+    "-m l2=0,1 hydra/launcher=../../foreign",
+    '-m l2=0,1 hydra/launcher="../../foreign"',
+    "-m l2=0,1 hydra/launcher=submitit_local",
+    "-m l2=0,1 hydra.launcher.n_jobs=${oc.create:{_target_:os.mkdir}}",
+    "-m experiment=../../foreign,report_l2",
+    "-m experiment=glob(../../*)",
+    "experiment=../../foreign",
+    "experiment=${oc.decode:'../../foreign'}",
+    "task=../../../foreign",
+    "logger=${oc.env:HOME}",
+    "--config-dir . experiment=foreign",
+    "--config-dir=. experiment=foreign",
+    "-cd . experiment=foreign",
+    "--config-name=../foreign",
+    "-cp /",
+    "hydra.searchpath=[file://.] experiment=foreign",
+    "hydra.searchpath=[pkg://os]",
+    "resume=../foreign",
+    "resume=outputs/../foreign",
+    "resume=http://localhost/last.ckpt",
+    "hydra.run.dir=/tmp/foreign hydra.job.name=train_ddp_process_1 hydra.output_subdir=null",
+]
+
+
+def assert_refused(ended, folder: Path) -> None:
+    """Checks that the program ended with one line and that nothing was run."""
+    assert not list(folder.rglob(RAN))
+    assert ended.code == 1, ended
+    assert [line[:7] for line in ended.err.splitlines()].count("error: ") == 1, ended.err
+    assert "Traceback" not in ended.err
+
+
+@pytest.mark.parametrize("words", WORDS)
+def test_words_name_no_code(words, command, tmp_path):
+    for name in ("foreign.yaml", "foreign/foreign.yaml", "experiment/foreign.yaml"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(FOREIGN)
+    depth = "../" * 30
+    assert_refused(command(*words.replace("../../", f"{depth}{tmp_path.relative_to('/')}/").split(" ")), tmp_path)
+
+
+@pytest.mark.parametrize("rank", ["1", "2"])
+def test_a_process_that_says_it_is_lightnings_is_believed_in_one_folder_only(rank, command, tmp_path, monkeypatch):
+    monkeypatch.setenv("LOCAL_RANK", rank)
+    rest = ("hydra.job.name=train_ddp_process_1", "hydra.output_subdir=null")
+    assert_refused(command('hydra.run.dir="/tmp/foreign"', *rest), tmp_path)
+    assert_refused(command('hydra.run.dir="outputs/x"', "hydra.job.name=x", "hydra.output_subdir=/tmp"), tmp_path)
+
+
+@pytest.fixture
+def stopped(command, tmp_path) -> Path:
+    """The folder of a run that can be resumed."""
+    words = ("experiment=report_logistic", "epochs=1", "logger=none", "hydra.run.dir=outputs/x")
+    assert command(*words).code == 0
+    os.remove(tmp_path / "outputs/x/results.csv")
+    return tmp_path / "outputs/x"
+
+
+CONFIGURATIONS = {
+    "class": {"data": {"_target_": "os.mkdir", "path": RAN}},
+    "function that loads": {"data": {"_target_": "torch.load", "f": "evil.ckpt", "weights_only": False}},
+    "nested": {"data": {"root": {"_target_": "os.mkdir", "path": RAN}}},
+    "in a list": {"data": {"digits": [{"_target_": "os.mkdir", "path": RAN}]}},
+    "another callback": {"callbacks": {"evil": {"_target_": "os.mkdir", "path": RAN}}},
+    "trainer's plugin": {"trainer": {"plugins": [{"_target_": "os.mkdir", "path": RAN}]}},
+    "oc.create": {"data": "${oc.create:{_target_:os.mkdir,path:ran}}"},
+    "oc.decode": {"data": '${oc.decode:"{_target_: os.mkdir, path: ran}"}'},
+    "oc.env": {"data": {"_target_": "${oc.env:EVIL}", "path": RAN}},
+    "oc.env that decodes": {"data": "${oc.decode:${oc.env:EVIL_NODE}}"},
+    "reference": {"evil": "os.mkdir", "data": {"_target_": "${evil}", "path": RAN}},
+    "oc.dict.values": {"evil": {"a": "os.mkdir"}, "data": {"_target_": "${oc.dict.values:evil}"}},
+    "unknown resolver": {"data": {"_target_": "${evil:}", "path": RAN}},
+    "instantiate itself": {"data": {"_target_": "hydra.utils.instantiate", "config": {"_target_": "os.mkdir"}}},
+    "get_method": {"data": {"root": {"_target_": "hydra.utils.get_method", "path": "os.mkdir"}}},
+}
+
+
+@pytest.mark.parametrize("change", CONFIGURATIONS.values(), ids=CONFIGURATIONS)
+def test_a_stored_configuration_names_no_code(change, stopped, command, tmp_path, monkeypatch):
+    monkeypatch.setenv("EVIL", "os.mkdir")
+    monkeypatch.setenv("EVIL_NODE", "{_target_: os.mkdir, path: ran}")
+    path = stopped / ".hydra" / "config.yaml"
+    configuration = OmegaConf.load(path)
+    for key, value in change.items():
+        merge = isinstance(value, dict) and key in configuration
+        OmegaConf.update(configuration, key, value, merge=merge, force_add=True)
+    OmegaConf.save(configuration, path)
+    assert_refused(command("resume=outputs/x"), tmp_path)
+
+
+def test_a_stored_configuration_cannot_change_how_hydra_works(stopped, command, tmp_path):
+    """Hydra's own part of it is never read."""
+    (stopped / ".hydra" / "hydra.yaml").write_text(FOREIGN)
+    (stopped / ".hydra" / "overrides.yaml").write_text("- hydra/launcher=evil\n")
+    assert command("resume=outputs/x").code == 0
+    assert not list(tmp_path.rglob(RAN))
+
+
+@pytest.mark.parametrize("content", [f"!!python/object/apply:os.mkdir [{RAN}]\n", "- 1", "", "a: [", "\0"], ids=repr)
+def test_a_stored_configuration_that_is_none_is_refused(content, stopped, command, tmp_path):
+    (stopped / ".hydra" / "config.yaml").write_text(content)
+    assert_refused(command("resume=outputs/x"), tmp_path)
+
+
+class Hostile:
+    def __reduce__(self):
+        return os.mkdir, (RAN,)
+
+
+def zipped() -> bytes:
+    buffer = io.BytesIO()
+    torch.save({"state_dict": Hostile()}, buffer)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("content", [zipped(), pickle.dumps(Hostile())], ids=["zip", "bare pickle"])
+def test_a_checkpoint_with_a_valid_checksum_runs_no_code(content, stopped, command, tmp_path):
+    path = stopped / "checkpoints" / "last.ckpt"
+    path.write_bytes(content + MARK + hashlib.sha256(content).digest())
+    ended = command("resume=outputs/x")
+    assert_refused(ended, tmp_path)
+    assert "last.ckpt: not a checkpoint of this project (" in ended.err
+
+
+def test_a_checkpoint_names_nothing_that_builds_the_model(stopped, command, tmp_path):
+    """Lightning before 2.6.6 ran whatever the hyperparameters named, ``weights_only`` or not (CVE-2026-58659)."""
+    from src.models.logistic_regression import LogisticRegression
+
+    path = stopped / "checkpoints" / "last.ckpt"
+    checkpoint = torch.load(path, weights_only=True)
+    checkpoint["hyper_parameters"] |= {"_instantiator": "os.mkdir", "_class_path": RAN}
+    WholeCheckpointIO().save_checkpoint(checkpoint, path)
+    with pytest.raises(ValueError, match="not in the allowlist of trusted"):
+        LogisticRegression.load_from_checkpoint(path, weights_only=True)
+    command("resume=outputs/x")
+    assert not list(tmp_path.rglob(RAN))
