@@ -2,6 +2,7 @@
 
 import csv
 import logging
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,9 +17,16 @@ from omegaconf import DictConfig, open_dict
 import train as program
 from src.command_line import command_line
 from src.config import CONF
+from src.data.mnist_files import prepare
 from src.runs import register_resolvers
 
 DATA = CONF.parent / "data"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def extracted() -> None:
+    """Extracts the data before any test copies it: on a fresh clone there are only the archives."""
+    prepare(DATA)
 
 
 @pytest.fixture(autouse=True)
@@ -58,6 +66,23 @@ def run(tmp_path: Path, composed: Callable[..., DictConfig]) -> Callable[..., Pa
         return folder
 
     return run
+
+
+@pytest.fixture
+def browser(tmp_path: Path):
+    """Drives a headless Chromium."""
+    from selenium import webdriver
+
+    options = webdriver.ChromeOptions()
+    for word in ("headless", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run", "disable-sync"):
+        options.add_argument(f"--{word}")
+    for word in ("disable-background-networking", "disable-component-update", "window-size=1400,1000"):
+        options.add_argument(f"--{word}")
+    options.add_argument(f"--user-data-dir={tmp_path / 'chromium'}")
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    driver = webdriver.Chrome(options, webdriver.ChromeService(shutil.which("chromedriver")))
+    yield driver
+    driver.quit()
 
 
 class Ended(NamedTuple):

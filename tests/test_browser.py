@@ -59,22 +59,6 @@ def test_tensorboard_serves_what_the_runs_wrote(tensorboard):
     assert {group["name"] for group in groups["sessionGroups"]} >= {"single", "path/l2=0.0", "path/l2=2.0"}
 
 
-@pytest.fixture
-def browser(tmp_path):
-    from selenium import webdriver
-
-    options = webdriver.ChromeOptions()
-    for word in ("headless", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run", "disable-sync"):
-        options.add_argument(f"--{word}")
-    for word in ("disable-background-networking", "disable-component-update", "window-size=1400,1000"):
-        options.add_argument(f"--{word}")
-    options.add_argument(f"--user-data-dir={tmp_path / 'chromium'}")
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options, webdriver.ChromeService(shutil.which("chromedriver")))
-    yield driver
-    driver.quit()
-
-
 # Elements are sought through shadow roots too, which TensorBoard's older tabs consist of.
 FIND = """
 const found = [];
