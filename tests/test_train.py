@@ -2,12 +2,14 @@
 
 import logging
 
+import numpy as np
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from src.callbacks.results import COLUMNS
-from tests.conftest import results
+from src.data.mnist import MNISTDataModule
+from tests.conftest import DATA, results
 
 # Settings, and for each l2: steps, loss train / val, accuracy train / val, sum w^2 of the last weights; from an
 # independent float64 NumPy run on split `course`, without shuffling.
@@ -34,6 +36,43 @@ def test_reference_numbers(words, run):
         names = ("last_train_loss", "last_val_loss", "last_train_accuracy", "last_val_accuracy")
         assert [row[name] for name in names] == pytest.approx(measures, abs=1e-4)
         assert row["last_weight_norm_squared"] == pytest.approx(squares, rel=1e-4)
+
+
+def numpy_run(data: MNISTDataModule, l2: float, lr: float) -> tuple[float, float, float]:
+    """Trains in float64 with NumPy and the bias trick; returns validation loss and accuracy, and sum w^2."""
+    (x, y), (x_val, y_val) = (
+        (np.hstack([input.double().numpy(), np.ones((len(target), 1))]), target.numpy())
+        for input, target in (data.train, data.val)
+    )
+    w, batch = np.zeros((data.num_classes, x.shape[1])), data.batch_size
+    one_hot = np.eye(data.num_classes)
+
+    def probabilities(x):
+        z = np.exp(x @ w.T - (x @ w.T).max(1, keepdims=True))
+        return z / z.sum(1, keepdims=True)
+
+    for update in range(data.total_updates):
+        start = update % data.batches * batch
+        part, target = x[start : start + batch], y[start : start + batch]
+        w -= lr * ((probabilities(part) - one_hot[target]).T @ part / batch + l2 * w)
+    p = probabilities(x_val)
+    return -np.log(p[np.arange(len(y_val)), y_val]).mean(), (p.argmax(1) == y_val).mean(), (w**2).sum()
+
+
+@pytest.mark.parametrize("split", ["full", "course", "report"])
+@pytest.mark.parametrize(("digits", "l2", "lr", "batch"), [([7, 1, 4], 0.05, 0.02, 100), ([9, 0], 0.5, 0.005, 33)])
+def test_other_digits_penalties_and_splits_against_numpy(split, digits, l2, lr, batch, run):
+    words = (f"data.split={split}", f"data.digits={digits}", f"l2={l2}", f"lr={lr}", f"batch_size={batch}")
+    words += ("task=softmax", "epochs=2", "data.shuffle=false", "penalize_bias=true", "patience=null", "logger=none")
+    (row,) = results(run(*words))
+    data = MNISTDataModule(
+        root=DATA, split=split, digits=digits, shuffle=False, batch_size=batch, seed=0, epochs=2, train_size=None
+    )
+    data.setup()
+    loss, accuracy, squares = numpy_run(data, l2, lr)
+    assert row["last_val_loss"] == pytest.approx(loss, abs=1e-5)
+    assert row["last_val_accuracy"] == pytest.approx(accuracy, abs=1.01 / len(data.val[1]))
+    assert row["last_weight_norm_squared"] == pytest.approx(squares, rel=1e-4)
 
 
 def test_early_stopping_numbers(run):

@@ -44,7 +44,10 @@ class ResumableCheckpoint(pl.callbacks.Checkpoint):
         log.info("Training from update %d of %d", trainer.global_step + 1, trainer.datamodule.total_updates)
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: LinearClassifier) -> None:
+        """Saves the best weights here: a run that was killed after its last update has no end of training any more."""
         stopping.take_back()
+        with pl_module.best():
+            trainer.save_checkpoint(self.folder / "best.ckpt", weights_only=True)
 
     def on_exception(self, trainer: pl.Trainer, pl_module: LinearClassifier, exception: BaseException) -> None:
         """Ends the other processes of a distributed run, which would wait for this one for ever."""
@@ -64,8 +67,6 @@ class ResumableCheckpoint(pl.callbacks.Checkpoint):
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: LinearClassifier) -> None:
         self.save_last(trainer)
-        with pl_module.best():
-            trainer.save_checkpoint(self.folder / "best.ckpt", weights_only=True)
         stopping.signal = trainer.strategy.broadcast(stopping.signal)
         self.obey(trainer)
 

@@ -29,7 +29,7 @@ class Results(pl.Callback):
     def __init__(self, folder: str | Path, hparams: Mapping[str, Any]) -> None:
         self.folder = Path(folder)
         self.hparams = dict(hparams)
-        self.seconds = 0.0  # trained so far, over all sessions of a resumed run
+        self.seconds = 0.0  # trained so far, before a resume too
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: LinearClassifier) -> None:
         self.started = time.monotonic() - self.seconds

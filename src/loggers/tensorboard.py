@@ -29,7 +29,7 @@ class EventFile:
         self.path = folder / name
         self.events: list[bytes] = []
         self.add(Event(file_version="brain.Event:2"))
-        # What an earlier session of a resumed run wrote from `first_step` on is void: TensorBoard drops it.
+        # What a resumed run wrote before from `first_step` on is void: TensorBoard drops it.
         self.add(Event(step=first_step, session_log=SessionLog(status=SessionLog.START)))
 
     def add(self, event: Event) -> None:

@@ -62,6 +62,21 @@ def test_a_killed_run_goes_on_bit_for_bit(number, start, tmp_path, unbroken):
     assert not list(run.rglob("*.tmp"))
 
 
+@pytest.mark.parametrize(
+    "words", [("epochs=1",), ("epochs=9", "patience=1", "l2=2")], ids=["all epochs", "stopped early"]
+)
+def test_killed_after_its_last_update_it_still_ends(words, command, tmp_path):
+    """There is nothing left to train, and yet the best weights and the results must be written."""
+    run = tmp_path / "outputs" / "run"
+    assert command("experiment=report_softmax", *words, "hydra.run.dir=outputs/run").code == 0
+    digest = state_digest(run)
+    (run / "checkpoints" / "best.ckpt").unlink()
+    (run / "results.csv").unlink()
+    assert command("resume=outputs/run").code == 0
+    assert state_digest(run) == digest
+    assert (run / "results.csv").exists()
+
+
 @pytest.mark.parametrize("number", trials(10, 100))
 def test_killed_while_it_saves_the_last_checkpoint_loads(number, server, tmp_path):
     """Even trials have their temporary folder on the same device, odd ones on another."""
