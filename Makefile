@@ -27,10 +27,10 @@ lint: .venv/ready
 tensorboard: .venv/ready
 	$(BIN)/tensorboard --logdir outputs --host localhost $(ARGS)
 
-# Renews the lock: every package by the hashes of its files, for the platform that is tested.
+# Renews the lock: every package by the hashes of its files.
 lock: .venv/ready
-	$(BIN)/python -m pip install --quiet uv
-	$(BIN)/uv pip compile --quiet --generate-hashes --python-platform x86_64-unknown-linux-gnu --python-version 3.11 \
+	$(BIN)/python -m pip install --quiet uv==0.13.9
+	$(BIN)/uv pip compile --quiet --generate-hashes --universal --python-version 3.11 \
 		--no-emit-index-url --no-emit-find-links --no-annotate --custom-compile-command "make lock" \
 		--output-file requirements.lock requirements.txt
 
