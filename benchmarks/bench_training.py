@@ -172,17 +172,20 @@ def breakdown(our: Ours, rounds: int) -> Table:
         sample = Sample(tuple(r.profile.get(name, 0.0) / our.epochs for r in runs))
         rows.append([name, *spread(sample, 1e-3), 100 * sample.median / whole.median])
     rows.append(["all", *spread(whole, 1e-3), 100.0])
-    note = "Per epoch. `updates`: `training_step`; callbacks by class, the gradient check and last saves divided too."
+    note = (
+        "Per epoch, in the main thread. Another one makes the updates during the evaluations and slows them down; "
+        "`updates` is the rest. Callbacks by class, the gradient check and last saves divided too."
+    )
     return Table("breakdown", "Where ours spends its time", ["part", "median ms", "min", "max", "%"], rows, [note])
 
 
 def inside(our: Ours) -> Table:
-    """What updates and evaluations consist of, from one more run with more stopwatches."""
-    detailed = ours.run(our.overrides, detail=True)
+    """What updates and evaluations consist of, from one more run with one thread and more stopwatches."""
+    detailed = ours.run([*our.overrides, "threads=1"], detail=True)
     parts = sorted(item for item in detailed.profile.items() if item[0].startswith(("updates", "evaluation")))
     rows = [[name, 1e3 * seconds / our.epochs] for name, seconds in parts]
     rows.append(["all of the run", 1e3 * detailed.fit / our.epochs])
-    note = "One run, per epoch; the stopwatches slow it down a little. Each line without the lines below it."
+    note = "One run with threads=1, per epoch; stopwatches slow it down a little. Each line without the lines below it."
     return Table("inside", "Inside our updates and evaluations", ["part", "ms"], rows, [note])
 
 

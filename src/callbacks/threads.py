@@ -10,15 +10,17 @@ import pytorch_lightning as pl
 import torch
 
 from src.models.linear_classifier import LinearClassifier
+from src.models.lookahead import Lookahead
 
 log = logging.getLogger(__name__)
 
 
 class Threads(pl.Callback):
-    """Shares the processor out: to each matrix product of an update, and to the parts of a set that is evaluated.
+    """Shares the processor out: to the parts of a set that is evaluated, and to updates.
 
-    The products of a small model take less time than threads need to meet: its updates get one thread. Parts are
-    evaluated side by side, each by one thread, which never wait for one another before the end.
+    Parts are evaluated side by side, each by one thread, which never wait for one another before the end. The matrix
+    products of a small model take less time than threads need to meet: its updates get one thread, which trains ahead
+    during evaluations (see ``Lookahead``). Those of a large model get all.
 
     Args:
         count: number of threads, or ``"auto"``: a thread for every core that the process may use.
@@ -34,18 +36,24 @@ class Threads(pl.Callback):
 
     def setup(self, trainer: pl.Trainer, pl_module: LinearClassifier, stage: str) -> None:
         self.pool = ThreadPoolExecutor(self.count, initializer=torch.set_num_threads, initargs=(1,))
-        if self.count > 1 and trainer.strategy.root_device.type == "cpu":
+        on_cpu = trainer.strategy.root_device.type == "cpu"
+        autocast = trainer.precision == "bf16-mixed"  # holds for the one thread that switched it on
+        self.shared = self.count > 1 and on_cpu and not autocast
+        if self.shared:
             pl_module.map = self.pool.map
 
     def teardown(self, trainer: pl.Trainer, pl_module: LinearClassifier, stage: str) -> None:
-        pl_module.map = map
+        pl_module.map, pl_module.lookahead = map, None
         self.pool.shutdown()
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: LinearClassifier) -> None:
         if self.update_threads is None:
             self.update_threads = 1 if pl_module.bias.numel() < self.SMALL else self.count
         torch.set_num_threads(self.update_threads)
-        log.info("Threads: %d for an update, %d for an evaluation", self.update_threads, self.count)
+        if self.shared and self.update_threads == 1 and trainer.world_size == 1:
+            pl_module.lookahead = Lookahead(pl_module, self.pool.submit)
+        evaluation, ahead = self.count if self.shared else 1, " made meanwhile" if pl_module.lookahead else ""
+        log.info("Threads: %d for an evaluation, %d for an update%s", evaluation, self.update_threads, ahead)
 
     def state_dict(self) -> dict[str, Any]:
         return {"threads": self.update_threads, "torch": str(torch.__version__), "machine": platform.machine()}

@@ -31,6 +31,10 @@ class Block:
         """Yields ``input (B, D), target (B,)`` of each mini-batch; on several ranks B is this rank's share."""
         return map(self._loader.minibatch, range(self.first, self._stop))
 
+    def following(self) -> "Block | None":
+        """Returns the block after this one, or None if this is the last of all epochs."""
+        return self._loader.block(self._stop)
+
 
 class BlockLoader:
     """The training set as blocks; a block ends at each multiple of ``check_interval`` and at the last update.
@@ -83,11 +87,16 @@ class BlockLoader:
         return self._blocks(self.step())
 
     def _blocks(self, first: int) -> Iterator[Block]:
-        epoch_end = min((first // self.batches + 1) * self.batches, self.total_updates)
-        while first < epoch_end:
-            stop = min((first // self.check_interval + 1) * self.check_interval, self.total_updates)
-            yield Block(self, first, stop)
-            first = stop
+        epoch_end = (first // self.batches + 1) * self.batches
+        block = self.block(first)
+        while block and block.first < epoch_end:
+            yield block
+            block = block.following()
+
+    def block(self, first: int) -> Block | None:
+        """Returns the block that begins with the given update, or None after the last update."""
+        stop = min((first // self.check_interval + 1) * self.check_interval, self.total_updates)
+        return Block(self, first, stop) if first < stop else None
 
     def minibatch(self, update: int) -> tuple[Tensor, Tensor]:
         """Returns this rank's share ``input (B, D), target (B,)`` of the mini-batch of the given update."""

@@ -12,7 +12,8 @@ from src.data.blocks import Block
 from src.errors import InputError
 from src.functions.l2_penalty import l2_penalty
 
-ROWS = 2500  # samples evaluated at once: their logits stay in a core's cache, and threads get equal shares of MNIST
+# Samples evaluated at once: their logits are to stay in a core's cache, yet every part costs some time of its own.
+LEAST_ROWS, MOST_ROWS, CACHED_LOGITS = 1000, 2500, 125_000
 
 
 class LinearClassifier(pl.LightningModule):
@@ -62,6 +63,7 @@ class LinearClassifier(pl.LightningModule):
         )  # no buffer: half precision would round it
         self.metrics: dict[str, Tensor] = {}  # of the latest check, each (L,)
         self.map = map  # over the parts of a set that is evaluated; one of several threads where there are cores
+        self.lookahead = None  # there too: the Lookahead that trains meanwhile
 
     @staticmethod
     def num_outputs(num_classes: int) -> int:
@@ -105,7 +107,16 @@ class LinearClassifier(pl.LightningModule):
         """
         # Lightning's own backward and step ask every callback six times per update, as long as the update itself takes.
         optimizer = self.optimizers(use_pl_optimizer=False)
-        processes = self.trainer.world_size
+        losses = self.lookahead.take(block, optimizer) if self.lookahead else None
+        if losses is None:
+            losses = self.make_updates(block, optimizer, self.trainer.world_size)
+        self.count_updates(len(block))
+        if self.lookahead:
+            self.lookahead.start(block.following(), optimizer)
+        return self.trainer.strategy.reduce(losses, reduce_op="sum")
+
+    def make_updates(self, block: Block, optimizer: torch.optim.Optimizer, processes: int = 1) -> Tensor:
+        """Makes the updates of ``block``; returns the losses, of this process's share of each mini-batch, (B, L)."""
         backward = Tensor.backward if processes == 1 else self.manual_backward
         losses = self.l2.new_empty(len(block), len(self.l2))
         with self.stopped_unchanged():
@@ -116,8 +127,7 @@ class LinearClassifier(pl.LightningModule):
                 backward(objective, gradient=self.active)
                 optimizer.step()
                 torch.mul(loss, share, out=row)
-        self.count_updates(len(block))
-        return self.trainer.strategy.reduce(losses, reduce_op="sum")
+        return losses
 
     def count_updates(self, updates: int) -> None:
         """Moves on the trainer's ``global_step`` and the classifiers' own counts."""
@@ -136,21 +146,30 @@ class LinearClassifier(pl.LightningModule):
         for parameter, rows in zip(self.parameters(), kept, strict=False):
             parameter.data[stopped] = rows
 
-    def evaluate(self, input: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns the mean loss and the accuracy, both (L,) in float64, over ``input (N, D)``, ``target (N,)``."""
-        sums = sum(self.map(self.sums, input.split(ROWS), target.split(ROWS)))  # in order: no thread changes a bit
-        loss, accuracy = sums / len(target)
-        return loss, accuracy
+    def over_parts(
+        self, function: Callable[[Tensor, Tensor], Tensor], input: Tensor, target: Tensor
+    ) -> Iterator[Tensor]:
+        """Calls ``function`` with parts of a set; yields what it returns in order, so that no thread changes a bit."""
+        rows = min(max(LEAST_ROWS, CACHED_LOGITS // self.bias.numel()), MOST_ROWS)
+        return self.map(function, input.split(rows), target.split(rows))
 
     @torch.no_grad()
-    def sums(self, input: Tensor, target: Tensor) -> Tensor:
+    def loss_and_hits(self, input: Tensor, target: Tensor) -> Tensor:
         """Returns the summed loss and the number of right decisions, (2, L) in float64."""
         loss, logits = self.criterion(input.to(self.weight.dtype), self.weight, target, self.bias)
         return torch.stack((loss.double() * len(target), (self.decide(logits) == target).sum(1)))
 
+    @torch.no_grad()
+    def hits(self, input: Tensor, target: Tensor) -> Tensor:
+        """Returns the number of right decisions, (L,) in float64."""
+        return (self.decide(self(input.to(self.weight.dtype))) == target).sum(1).double()
+
     def validation_step(self, batch: dict[str, tuple[Tensor, Tensor]], batch_idx: int) -> None:
         """Evaluates the validation set and the training set."""
-        (val_loss, val_accuracy), (_, train_accuracy) = (self.evaluate(*batch[split]) for split in ("val", "train"))
+        val, train = batch["val"], batch["train"]
+        val_sums, train_sums = self.over_parts(self.loss_and_hits, *val), self.over_parts(self.hits, *train)
+        val_loss, val_accuracy = sum(val_sums) / len(val[1])
+        train_accuracy = sum(train_sums) / len(train[1])
         self.metrics = {"loss/val": val_loss, "accuracy/val": val_accuracy, "accuracy/train": train_accuracy}
 
     def on_validation_epoch_end(self) -> None:
@@ -202,4 +221,5 @@ class LinearClassifier(pl.LightningModule):
         """Fills ``final`` with what the present weights give, under the names of the results."""
         self.final[f"{prefix}weight_norm_squared"] = self.weight_norm_squared()
         for split, (input, target) in batch.items():
-            self.final[f"{prefix}{split}_loss"], self.final[f"{prefix}{split}_accuracy"] = self.evaluate(input, target)
+            sums = sum(self.over_parts(self.loss_and_hits, input, target))
+            self.final[f"{prefix}{split}_loss"], self.final[f"{prefix}{split}_accuracy"] = sums / len(target)

@@ -38,7 +38,10 @@ def unbroken(server, tmp_path_factory) -> dict[str, tuple[str, float]]:
 
 @pytest.mark.parametrize("number", trials(6, 50))
 def test_a_killed_run_goes_on_bit_for_bit(number, start, tmp_path, unbroken):
-    """Even trials train by SGD with momentum, odd ones by Adam; every third is killed a second time."""
+    """Even trials train by SGD with momentum, odd ones by Adam; every third is killed a second time.
+
+    Every other two train ahead in a second thread. The unbroken run has one: threads change no bit.
+    """
     chance = random.Random(number)
     name = ("sgd", "adam")[number % 2]
     digest, seconds = unbroken[name]
@@ -47,7 +50,8 @@ def test_a_killed_run_goes_on_bit_for_bit(number, start, tmp_path, unbroken):
     def program():
         if (run / "checkpoints" / "last.ckpt").exists():
             return start.resume("outputs/run")
-        return start(*WORDS, *OPTIMIZERS[name], "hydra.run.dir=outputs/run")
+        threads = f"threads={1 + number // 2 % 2}"
+        return start(*WORDS, *OPTIMIZERS[name], threads, "hydra.run.dir=outputs/run")
 
     while not (victim := program()).kill_after(chance.uniform(0, seconds)):
         code, told = victim.end()
