@@ -136,13 +136,12 @@ def watch_run(profile: Profile, trainer: pl.Trainer, model: pl.LightningModule) 
 
 def watch_update(profile: Profile, stack: ExitStack, model: pl.LightningModule) -> None:
     """Watches what updates and evaluations consist of, which slows them down a little."""
-    for name in ("criterion", "decide", "objective"):
+    for name in ("criterion", "decide", "terms"):
         profile.watch(f"> {name}", model, name)
     classes = {
         "mini-batch": (BlockLoader, "minibatch"),
-        "backward": (torch.Tensor, "backward"),
+        "backward": (torch.autograd, "backward"),
         "optimizer.step": (torch.optim.SGD, "step"),
-        "zero_grad": (torch.optim.Optimizer, "zero_grad"),
     }
     for name, (owner, attribute) in classes.items():
         stack.enter_context(patch.object(owner, attribute, getattr(owner, attribute)))  # put back in the end

@@ -16,11 +16,11 @@ class Block:
 
     Attributes:
         first: index of the update that its first mini-batch makes, counted from 0 across epochs.
-        batch_size: samples in a mini-batch over all ranks; the divisor of a mean that the ranks sum up.
+        share: of each mini-batch's samples that this rank sees, 1 when it is the only one.
     """
 
     def __init__(self, loader: "BlockLoader", first: int, stop: int) -> None:
-        self.first, self.batch_size = first, loader.batch_size
+        self.first, self.share = first, loader.share / loader.batch_size
         self._loader, self._stop = loader, stop
 
     def __len__(self) -> int:
@@ -76,9 +76,9 @@ class BlockLoader:
         self.shuffle, self.seed = shuffle, seed
         self.batches = len(target) // batch_size
         self.total_updates = epochs * self.batches
-        share, rest = divmod(batch_size, world_size)
-        self._offset = rank * share + min(rank, rest)
-        self._share = share + (rank < rest)
+        least, rest = divmod(batch_size, world_size)
+        self._offset = rank * least + min(rank, rest)
+        self.share = least + (rank < rest)  # samples of a mini-batch on this rank
         # Two epochs: a block may lie in both. Kept per loader: a cache on the class would keep every data set alive.
         self._order = lru_cache(maxsize=2)(self._permutation)
 
@@ -102,7 +102,7 @@ class BlockLoader:
         """Returns this rank's share ``input (B, D), target (B,)`` of the mini-batch of the given update."""
         epoch, batch = divmod(update, self.batches)
         start = batch * self.batch_size + self._offset
-        share = slice(start, start + self._share)
+        share = slice(start, start + self.share)
         if not self.shuffle:
             return self.input[share], self.target[share]
         index = self._order(epoch)[share]

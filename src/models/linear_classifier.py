@@ -93,11 +93,10 @@ class LinearClassifier(pl.LightningModule):
         penalty = l2_penalty(self.weight, self.l2)
         return penalty + l2_penalty(self.bias, self.l2) if self.penalize_bias else penalty
 
-    def objective(self, input: Tensor, target: Tensor, scale: float = 1.0) -> tuple[Tensor, Tensor]:
-        """Returns ``scale * C + l2 * R`` and ``C``, both (L,), for ``input (N, D)`` and ``target (N,)``."""
+    def terms(self, input: Tensor, target: Tensor) -> tuple[Tensor, ...]:
+        """Returns ``C`` and, if any l2 > 0, ``l2 * R``, each (L,), for ``input (N, D)`` and ``target (N,)``."""
         loss, _ = self.criterion(input.to(self.weight.dtype), self.weight, target, self.bias)
-        objective = loss if scale == 1.0 else loss * scale
-        return (objective + self.penalty() if self.penalized else objective), loss.detach()
+        return (loss, self.penalty()) if self.penalized else (loss,)
 
     def training_step(self, block: Block, batch_idx: int) -> Tensor:
         """Makes one update per mini-batch of ``block``; returns each one's loss before its update, (B, L).
@@ -117,17 +116,21 @@ class LinearClassifier(pl.LightningModule):
 
     def make_updates(self, block: Block, optimizer: torch.optim.Optimizer, processes: int = 1) -> Tensor:
         """Makes the updates of ``block``; returns the losses, of this process's share of each mini-batch, (B, L)."""
-        backward = Tensor.backward if processes == 1 else self.manual_backward
-        losses = self.l2.new_empty(len(block), len(self.l2))
+        backward = torch.autograd.backward if processes == 1 else self.distributed_backward
+        gradients = self.active * (block.share * processes), self.active  # of J with respect to its terms
+        losses = []
         with self.stopped_unchanged():
-            for row, (input, target) in zip(losses, block, strict=True):
-                share = len(target) / block.batch_size
-                objective, loss = self.objective(input, target, share * processes)
+            for input, target in block:
+                terms = self.terms(input, target)
                 self.weight.grad = self.bias.grad = None
-                backward(objective, gradient=self.active)
+                backward(terms, gradients[: len(terms)])
                 optimizer.step()
-                torch.mul(loss, share, out=row)
-        return losses
+                losses.append(terms[0].detach())
+        return torch.stack(losses) * block.share
+
+    def distributed_backward(self, terms: tuple[Tensor, ...], gradients: tuple[Tensor, ...]) -> None:
+        """Does what ``torch.autograd.backward`` does, and averages over the processes."""
+        self.manual_backward(sum(map(torch.dot, terms, gradients)))
 
     def count_updates(self, updates: int) -> None:
         """Moves on the trainer's ``global_step`` and the classifiers' own counts."""
@@ -153,13 +156,13 @@ class LinearClassifier(pl.LightningModule):
         rows = min(max(LEAST_ROWS, CACHED_LOGITS // self.bias.numel()), MOST_ROWS)
         return self.map(function, input.split(rows), target.split(rows))
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def loss_and_hits(self, input: Tensor, target: Tensor) -> Tensor:
         """Returns the summed loss and the number of right decisions, (2, L) in float64."""
         loss, logits = self.criterion(input.to(self.weight.dtype), self.weight, target, self.bias)
         return torch.stack((loss.double() * len(target), (self.decide(logits) == target).sum(1)))
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def hits(self, input: Tensor, target: Tensor) -> Tensor:
         """Returns the number of right decisions, (L,) in float64."""
         return (self.decide(self(input.to(self.weight.dtype))) == target).sum(1).double()

@@ -151,7 +151,7 @@ def test_ranks_share_each_minibatch_like_array_split(world_size, batch_size, shu
     arguments = dict(batches=4, remainder=1, epochs=2, interval=3, shuffle=shuffle, batch_size=batch_size)
     whole = make_loader(**arguments)
     ranks = [make_loader(**arguments, rank=rank, world_size=world_size) for rank in range(world_size)]
-    assert next(iter(ranks[-1])).batch_size == batch_size
+    assert sum(next(iter(rank)).share for rank in ranks) == pytest.approx(1)
     for update in range(whole.total_updates):
         expected = np.array_split(whole.minibatch(update)[1].numpy(), world_size)
         for rank, share in zip(ranks, expected, strict=True):
