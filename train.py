@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 
 from src.command_line import command_line
 from src.config import CONF, check, l2_path
-from src.runs import is_unfinished, one_run, stored_config
+from src.runs import LAST, is_unfinished, one_run, stored_config
 
 
 def train(cfg: DictConfig, folder: Path) -> None:
@@ -27,11 +27,11 @@ def train(cfg: DictConfig, folder: Path) -> None:
         l2=l2,
         optimizer=instantiate(cfg.optimizer),
     )
-    callbacks = list(instantiate(cfg.callbacks).values())
+    callbacks = [callback for callback in instantiate(cfg.callbacks).values() if callback]  # null switches one off
     logger = instantiate(cfg.logger, l2=l2) if cfg.logger else False
     trainer = instantiate(cfg.trainer, callbacks=callbacks, logger=logger, plugins=[WholeCheckpointIO()])
 
-    checkpoint = folder / "checkpoints" / "last.ckpt"
+    checkpoint = folder / LAST
     trainer.fit(model, datamodule=data, ckpt_path=checkpoint if checkpoint.exists() else None)
     trainer.test(model, datamodule=data, verbose=False)
 
@@ -42,7 +42,7 @@ def main(cfg: DictConfig) -> None:
     folder = Path(HydraConfig.get().runtime.output_dir)
     with one_run(folder, of_sweep):
         check(cfg, of_sweep)
-        if is_unfinished(folder, goes_on=of_sweep):
+        if is_unfinished(folder):
             train(cfg, folder)
 
 
@@ -51,7 +51,7 @@ def resume(folder: Path) -> None:
     cfg = stored_config(folder)
     with one_run(folder):
         check(cfg)
-        if is_unfinished(folder, goes_on=True):
+        if is_unfinished(folder):
             train(cfg, folder)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from src.config import CONF
 from src.errors import InputError
 from src.messages import one_line
-from src.runs import failures, latest_run, latest_sweep, register_resolvers, tell_stopped
+from src.runs import CONFIG, LAST, failures, latest_run, latest_sweep, register_resolvers, tell_stopped
 from src.stopping import Interrupted, is_first_process, stopping
 
 OPTIONS = {"--help", "-h", "--hydra-help", "--version", "--cfg", "-c", "--resolve", "--package", "-p", "--run", "-r"}
@@ -83,6 +83,8 @@ def check_arguments(arguments: list[str]) -> None:
     """
     for word in arguments:
         key, _, value = word.partition("=")
+        if not word:
+            raise InputError("the command line has an empty word; accepted are words like l2=2.0")
         if word.startswith("-"):
             if key not in OPTIONS:
                 raise InputError(f"{key}: not an option here; accepted are {', '.join(sorted(OPTIONS))}")
@@ -92,10 +94,12 @@ def check_arguments(arguments: list[str]) -> None:
             raise InputError(f"{word}: keys can be set, not added or removed; see --cfg job for those there are")
         elif re.match(r"hydra\b", key) and key not in HYDRA_KEYS:
             raise InputError(f"{word}: of Hydra's own settings, accepted are {', '.join(sorted(HYDRA_KEYS))}")
-        elif key in GROUPS and re.search(r"[./\\$]", value):
+        elif key in GROUPS and (re.search(r"[./\\$]", value) or value in ("", "null")):
             raise InputError(f"{word}: accepted is an option of the group, by its name in conf/{key}/")
         elif key in ("hydra.run.dir", "hydra.sweep.dir"):
             check_folder(key, value)
+            if key == "hydra.run.dir" and (Path(value) / LAST).exists():
+                raise InputError(f"{word}: holds a run already; resume={value} goes on with one that was stopped")
 
 
 def check_folder(key: str, value: str) -> None:
@@ -126,7 +130,7 @@ def resumed(arguments: list[str]) -> tuple[Path | None, list[str]]:
         latest = latest_run()
         return latest, [f"resume={latest}"]
     check_folder("resume", value)
-    for part in (".hydra/config.yaml", "checkpoints/last.ckpt"):
+    for part in (CONFIG, LAST):
         if not (Path(value) / part).is_file():
             raise InputError(
                 f"resume={value}: {part} is missing there; accepted is the folder of a run that was stopped"

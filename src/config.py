@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -59,8 +60,19 @@ RANGES = {
     "threads": ("a whole number >= 1, or auto", lambda x: x == "auto" or (is_whole(x) and x >= 1)),
     "trainer.precision": (f"one of {', '.join(PRECISIONS)}", lambda x: x in PRECISIONS),
     "trainer.strategy": ("auto or ddp", lambda x: x in ("auto", "ddp")),
-    "optimizer.momentum": ("a number >= 0 and < 1", lambda x: x is None or (is_number(x) and 0 <= x < 1)),
+    "optimizer.momentum": ("a number >= 0 and < 1", lambda x: is_number(x) and 0 <= x < 1),
+    "optimizer.betas": (
+        "two numbers >= 0 and < 1",
+        lambda x: isinstance(x, list) and len(x) == 2 and all(is_number(b) and 0 <= b < 1 for b in x),
+    ),
+    "callbacks.checkpoint.every_seconds": ("a number >= 0", lambda x: is_number(x) and x >= 0),
+    "callbacks.gradient_check.tolerance": ("a number > 0", lambda x: is_number(x) and x > 0),
+    "callbacks.gradient_check.directions": ("a whole number >= 1", lambda x: is_whole(x) and x >= 1),
+    "callbacks.gradient_check.classifiers": ("a whole number >= 1", lambda x: is_whole(x) and x >= 1),
+    "callbacks.weight_images.rows": ("a whole number >= 1", lambda x: is_whole(x) and x >= 1),
 }
+DEFAULTS = {"data.digits"}  # linked to another key, but may be set by itself
+SECTIONS = ("task", "data", "optimizer", "trainer", "callbacks")
 
 
 def l2_path(cfg: DictConfig) -> list[float]:
@@ -75,9 +87,15 @@ def check(cfg: DictConfig, of_sweep: bool = False) -> None:
         InputError: one line that names the key, what was found and what is accepted.
     """
     check_targets(OmegaConf.to_container(cfg, resolve=True))
+    for name in SECTIONS:
+        if not isinstance(cfg.get(name), DictConfig):
+            raise InputError(f"{name}={cfg.get(name)}: accepted is an option of the group, by its name in conf/{name}/")
+    check_links(cfg)
     for key, (accepted, test) in RANGES.items():
+        if "." in key and OmegaConf.select(cfg, key) is None:
+            continue  # another option of the group is chosen, which has no such key
         value = OmegaConf.select(cfg, key)
-        value = OmegaConf.to_container(value) if isinstance(value, ListConfig) else value
+        value = OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
         if not test(value):
             written = value if isinstance(value, str) else json.dumps(value)
             raise InputError(f"{key}={written}: accepted is {accepted}")
@@ -98,6 +116,29 @@ def check(cfg: DictConfig, of_sweep: bool = False) -> None:
         raise InputError(
             f"trainer.devices={cfg.trainer.devices}: accepted in a sweep is 1; each process would run it all"
         )
+
+
+def check_links(cfg: DictConfig) -> None:
+    """Raises an InputError if a key that conf/ links to another one, like ``optimizer.lr`` to ``lr``, is set by itself.
+
+    Otherwise a run would not be what its results say it is, or leave its folder.
+    """
+    found = dict(leaves(OmegaConf.to_container(cfg)))
+    for file in sorted(CONF.glob("*/*.yaml")):
+        for key, link in leaves(OmegaConf.to_container(OmegaConf.load(file)), f"{file.parent.name}."):
+            if str(link).startswith("${") and key not in DEFAULTS and found.get(key, link) != link:
+                source = link.strip("${}")
+                instead = "" if source.startswith("hydra") else f"; set {source} instead"
+                raise InputError(f"{key}={found[key]}: not to be set by itself{instead}")
+
+
+def leaves(node: dict[str, Any], place: str = "") -> Iterator[tuple[str, Any]]:
+    """Yields the dotted key and the value of everything in ``node`` that is no dictionary itself."""
+    for key, value in node.items():
+        if isinstance(value, dict):
+            yield from leaves(value, f"{place}{key}.")
+        else:
+            yield f"{place}{key}", value
 
 
 def check_targets(node: Any, place: str = "") -> None:

@@ -1,7 +1,9 @@
 """Runs and sweeps as folders: how one ends, what is left of it, and where it goes on."""
 
+import fcntl
 import hashlib
 import logging
+import os
 import re
 import shlex
 import shutil
@@ -28,6 +30,7 @@ log = logging.getLogger(__name__)
 FAILED = "failed.txt"
 RESULTS = "results.csv"
 LAST = Path("checkpoints") / "last.ckpt"
+CONFIG = Path(".hydra") / "config.yaml"
 
 sweeping: list[Path] = []  # the folder of the sweep under way, if any
 
@@ -44,22 +47,25 @@ def register_resolvers() -> None:
     OmegaConf.register_new_resolver("folder_name", folder_name, replace=True)
 
 
-def is_unfinished(folder: Path, goes_on: bool) -> bool:
-    """Tells whether the run in ``folder`` is to be trained; one of a sweep that has finished is left alone.
-
-    Args:
-        folder: the run's folder.
-        goes_on: whether it may go on from a checkpoint that is there; otherwise the run wants a new folder.
-
-    Raises:
-        InputError: the folder holds a run already.
-    """
-    finished, begun = (folder / RESULTS).exists(), (folder / LAST).exists()
-    if begun and not goes_on:
-        raise InputError(f"{shown(folder)}: holds a run already; resume= goes on with one that was stopped")
+def is_unfinished(folder: Path) -> bool:
+    """Tells whether the run in ``folder`` is to be trained; one that has finished is left alone."""
+    finished = (folder / RESULTS).exists()
     if finished:
         log.info("%s has finished already", shown(folder))
     return not finished
+
+
+def lock(folder: Path) -> int | None:
+    """Takes possession of a run's folder for as long as the process lives; returns None if another process has it."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    except OSError:  # a file system without locks
+        pass
+    return descriptor
 
 
 failures: list[str] = []  # of the runs in this process, a line each
@@ -72,12 +78,22 @@ def one_run(folder: Path, of_sweep: bool = False) -> Iterator[None]:
     Unusable input leaves no folder behind, except in a sweep, which keeps the reason in ``failed.txt``.
 
     Of a distributed run only the first process speaks, and tells an error of the user's making: it meets them all.
+
+    Raises:
+        InputError: another process trains in this folder.
     """
+    possession = None
     if not is_first_process():
         logging.getLogger().setLevel(logging.ERROR)
+    elif (possession := lock(folder)) is None:
+        raise InputError(f"{shown(folder)}: a run is under way there")
     (folder / FAILED).unlink(missing_ok=True)
     try:
         yield
+    except Interrupted as stop:
+        if (folder / LAST).exists():
+            stop.folder = folder  # also when it was evaluating, after its training
+        raise
     except Exception as error:
         line = one_line(error)
         told = line or traceback.format_exc().strip()
@@ -91,6 +107,9 @@ def one_run(folder: Path, of_sweep: bool = False) -> Iterator[None]:
             shutil.rmtree(folder)
         elif not (folder / RESULTS).exists():
             (folder / FAILED).write_text(told + "\n")
+    finally:
+        if possession is not None:
+            os.close(possession)
 
 
 def tell_stopped(stop: Interrupted) -> None:
@@ -104,7 +123,8 @@ def tell_stopped(stop: Interrupted) -> None:
             print(f"  {' '.join(overrides)}", file=sys.stderr)
         print(f"Go on with:\n  python train.py -m {shlex.join([*words, 'resume=true'])}", file=sys.stderr)
     elif stop.folder:
-        print(f"\nStopped by {name} after {stop.step} updates; all is saved. Go on with:", file=sys.stderr)
+        when = f" after {stop.step} updates" if stop.step else ""
+        print(f"\nStopped by {name}{when}; all is saved. Go on with:", file=sys.stderr)
         print(f"  python train.py resume={shlex.quote(shown(stop.folder))}", file=sys.stderr)
     else:
         print(f"\nStopped by {name} before training began", file=sys.stderr)
@@ -130,11 +150,12 @@ def unfinished(sweep: Path) -> list[list[str]]:
 
 
 def latest_run() -> Path:
-    """Returns the folder of the unfinished run that saved its state last."""
-    saved = sorted(Path("outputs").glob("**/checkpoints/last.ckpt"), key=lambda path: path.stat().st_mtime)
+    """Returns the folder of the unfinished run that saved its state last and is not under way."""
+    saved = sorted(Path("outputs").glob(f"**/{LAST}"), key=lambda path: path.stat().st_mtime)
     for path in reversed(saved):
         run = path.parents[1]
-        if not (run / "results.csv").exists() and (run / ".hydra" / "config.yaml").is_file():
+        if not (run / RESULTS).exists() and (run / CONFIG).is_file() and (possession := lock(run)) is not None:
+            os.close(possession)
             return run.resolve()
     raise InputError("resume=latest: no unfinished run with a checkpoint below outputs/")
 
@@ -163,7 +184,7 @@ def stored_config(folder: Path) -> DictConfig:
     surroundings.hydra.runtime.cwd = str(Path.cwd())  # where Lightning starts the others of a distributed run
     HydraConfig.instance().set_config(surroundings)
     configure_log(surroundings.hydra.job_logging)
-    path = folder / ".hydra" / "config.yaml"
+    path = folder / CONFIG
     try:
         cfg = OmegaConf.load(path)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -183,8 +204,12 @@ class SweepEnd(Callback):
         from src.report.sweep import sweep_report
 
         folder = sweeping.pop()
-        print(f"\n{sweep_report(folder)}\nFiles: {shown(folder)}")
         failed = sorted(folder.glob(f"*/{FAILED}"))
+        failures.extend(file.parent.name for file in failed)
+        try:
+            print(f"\n{sweep_report(folder)}\nFiles: {shown(folder)}")
+        except Exception as error:  # Hydra would make a warning of it
+            failures.append(one_line(error) or traceback.format_exc().strip())
+            print(f"error: {failures[-1]}", file=sys.stderr)
         for file in failed:
             print(f"failed: {file.parent.name}: {file.read_text().strip().splitlines()[-1]}", file=sys.stderr)
-        failures.extend(file.parent.name for file in failed)

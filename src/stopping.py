@@ -2,6 +2,7 @@
 
 import os
 import signal
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 
@@ -45,9 +46,12 @@ class Stopping:
             signal.signal(signal.SIGTERM, self.handle)
 
     def handle(self, number: int, frame: FrameType | None) -> None:
-        self.signal = number
-        if not self.put_off:
+        again, self.signal = self.signal is not None, number
+        if not self.put_off or (again and is_first_process()):
             raise Interrupted(number)
+        if is_first_process():
+            with suppress(OSError):
+                os.write(2, b"\nStopping at the next check; once more: at once\n")  # print must not be called in here
 
 
 stopping = Stopping()

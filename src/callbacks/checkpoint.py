@@ -51,6 +51,7 @@ class ResumableCheckpoint(pl.callbacks.Checkpoint):
 
     def on_exception(self, trainer: pl.Trainer, pl_module: LinearClassifier, exception: BaseException) -> None:
         """Ends the other processes of a distributed run, which would wait for this one for ever."""
+        stopping.put_off = False
         others = getattr(trainer.strategy.launcher, "procs", [])
         for process in others:
             process.send_signal(signal.SIGKILL)

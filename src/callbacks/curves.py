@@ -19,6 +19,10 @@ class Curves(pl.Callback):
         if trainer.logger and trainer.global_step:
             trainer.logger.resume(trainer.global_step)
 
+    def on_test_start(self, trainer: pl.Trainer, pl_module: LinearClassifier) -> None:
+        if trainer.logger:
+            trainer.logger.resume(trainer.global_step)  # a run that was stopped after its last update trains no more
+
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: LinearClassifier, outputs: dict[str, Tensor], batch: Block, batch_idx: int
     ) -> None:

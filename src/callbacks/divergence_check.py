@@ -26,6 +26,6 @@ class DivergenceCheck(pl.Callback):
         if wrong.any():
             row, path = wrong.nonzero()[0].tolist()
             raise InputError(
-                f"{name} is {losses[row, path].item()} at l2={model.l2[path].item():g} after {first + row} updates: "
+                f"{name} is {losses[row, path].item()} at l2={model.hparams.l2[path]:g} after {first + row} updates: "
                 f"training diverged; try a smaller lr"
             )

@@ -37,10 +37,10 @@ class PathEarlyStopping(pl.Callback):
         self.wait = torch.where(improved, 0, self.wait + 1)
         stopping = (self.wait >= self.patience) & (pl_module.active > 0)
         pl_module.active[stopping] = 0
-        for l2, best in zip(pl_module.l2[stopping].tolist(), pl_module.best_step[stopping].tolist(), strict=True):
-            log.info(
-                "l2=%g stopped after %d updates; its validation loss was best after %d", l2, trainer.global_step, best
-            )
+        for path in stopping.nonzero().flatten().tolist():
+            l2, best = pl_module.hparams.l2[path], pl_module.best_step[path].item()
+            told = "l2=%g stopped after %d updates; its validation loss was best after %d"
+            log.info(told, l2, trainer.global_step, best)
         trainer.should_stop = not pl_module.active.any()
 
     def state_dict(self) -> dict[str, Any]:

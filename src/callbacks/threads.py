@@ -23,18 +23,19 @@ class Threads(pl.Callback):
     during evaluations (see ``Lookahead``). Those of a large model get all.
 
     Args:
-        count: number of threads, or ``"auto"``: a thread for every core that the process may use.
+        count: number of threads, or ``"auto"``: a thread for every core that the process may use, in a distributed run
+            this process's share of them.
     """
 
     SMALL = 1000  # outputs L * K; below, two threads gain little, and lose much when a neighbour takes a core
 
     def __init__(self, count: int | str) -> None:
-        # The jobs of a parallel sweep are told their share of the cores by this variable.
-        cores = int(os.environ.get("OMP_NUM_THREADS", len(os.sched_getaffinity(0))))
-        self.count = cores if count == "auto" else count
+        self.wanted = count
         self.update_threads: int | None = None
+        self.pool: ThreadPoolExecutor | None = None
 
     def setup(self, trainer: pl.Trainer, pl_module: LinearClassifier, stage: str) -> None:
+        self.count = max(1, cores() // trainer.num_devices) if self.wanted == "auto" else self.wanted
         self.pool = ThreadPoolExecutor(self.count, initializer=torch.set_num_threads, initargs=(1,))
         on_cpu = trainer.strategy.root_device.type == "cpu"
         autocast = trainer.precision == "bf16-mixed"  # holds for the one thread that switched it on
@@ -44,7 +45,11 @@ class Threads(pl.Callback):
 
     def teardown(self, trainer: pl.Trainer, pl_module: LinearClassifier, stage: str) -> None:
         pl_module.map, pl_module.lookahead = map, None
-        self.pool.shutdown()
+        if self.pool is not None:
+            self.pool.shutdown()
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: LinearClassifier, exception: BaseException) -> None:
+        self.teardown(trainer, pl_module, "fit")
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: LinearClassifier) -> None:
         if self.update_threads is None:
@@ -63,7 +68,14 @@ class Threads(pl.Callback):
         self.update_threads = state_dict["threads"]
         here = self.state_dict()
         for name in ("torch", "machine"):
-            if state_dict[name] != here[name]:
-                log.warning(
-                    "%s was %s when the run began, is %s now: bits may differ", name, state_dict[name], here[name]
-                )
+            then, now = state_dict[name], here[name]
+            if then != now:
+                log.warning("%s was %s when the run began, is %s now: bits may differ", name, then, now)
+
+
+def cores() -> int:
+    """Returns the number of cores that this process may use."""
+    told = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]  # the jobs of a parallel sweep are told their share
+    if told.isdigit() and int(told) > 0:
+        return int(told)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -58,9 +58,8 @@ class LinearClassifier(pl.LightningModule):
         self.register_buffer("best_step", torch.zeros(paths, dtype=torch.int64))
         self.register_buffer("best_weight", self.weight.detach().clone())
         self.register_buffer("best_bias", self.bias.detach().clone())
-        self.best_loss = torch.full(
-            (paths,), torch.inf, dtype=torch.float64
-        )  # no buffer: half precision would round it
+        # No buffer: half precision would round it.
+        self.best_loss = torch.full((paths,), torch.inf, dtype=torch.float64)
         self.metrics: dict[str, Tensor] = {}  # of the latest check, each (L,)
         self.map = map  # over the parts of a set that is evaluated; one of several threads where there are cores
         self.lookahead = None  # there too: the Lookahead that trains meanwhile
@@ -85,6 +84,9 @@ class LinearClassifier(pl.LightningModule):
         weight, bias = self.weight.flatten(0, 1), self.bias.flatten()
         return torch.addmm(bias[:, None], weight, input.t()).view(*self.bias.shape, -1).transpose(1, 2)
 
+    def on_fit_start(self) -> None:
+        self.l2.copy_(torch.tensor(self.hparams.l2, dtype=torch.float64))  # it was rounded before precision was known
+
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return self.optimizer(self.parameters())
 
@@ -106,7 +108,7 @@ class LinearClassifier(pl.LightningModule):
         """
         # Lightning's own backward and step ask every callback six times per update, as long as the update itself takes.
         optimizer = self.optimizers(use_pl_optimizer=False)
-        losses = self.lookahead.take(block, optimizer) if self.lookahead else None
+        losses = self.lookahead.take(optimizer) if self.lookahead else None
         if losses is None:
             losses = self.make_updates(block, optimizer, self.trainer.world_size)
         self.count_updates(len(block))

@@ -24,26 +24,27 @@ class Lookahead:
 
     def __init__(self, model: LinearClassifier, submit: Callable[..., Future]) -> None:
         self.model, self.submit = model, submit
-        self.copy = type(model)(**model.hparams, optimizer=model.optimizer).to(model.weight.dtype)
-        self.optimizer = self.copy.configure_optimizers()
-        self.block: Block | None = None
+        self.ahead = type(model)(**model.hparams, optimizer=model.optimizer).to(model.weight.dtype)
+        self.ahead.l2 = model.l2
+        self.optimizer = self.ahead.configure_optimizers()
+        self.losses: Future[Tensor] | None = None
 
     def start(self, block: Block | None, optimizer: torch.optim.Optimizer) -> None:
         """Begins with ``block``, the one after the model's last; None: that was the last of all."""
-        self.block = block
+        self.losses = None
         if block is not None:
-            self.copy.active.copy_(self.model.active)
-            hand_over(self.model, optimizer, self.copy, self.optimizer)
-            self.losses = self.submit(self.copy.make_updates, block, self.optimizer)
+            self.ahead.active.copy_(self.model.active)
+            hand_over(self.model, optimizer, self.ahead, self.optimizer)
+            self.losses = self.submit(self.ahead.make_updates, block, self.optimizer)
 
-    def take(self, block: Block, optimizer: torch.optim.Optimizer) -> Tensor | None:
-        """Returns the losses of ``block`` and hands its updates to the model; None: it must make them itself."""
-        if self.block is None or self.block.first != block.first:
+    def take(self, optimizer: torch.optim.Optimizer) -> Tensor | None:
+        """Hands the block's updates to the model and returns its losses; None: the model must make them itself."""
+        if self.losses is None:
             return None
         losses = self.losses.result()
-        if not torch.equal(self.copy.active, self.model.active):
+        if not torch.equal(self.ahead.active, self.model.active):
             return None
-        hand_over(self.copy, self.optimizer, self.model, optimizer)
+        hand_over(self.ahead, self.optimizer, self.model, optimizer)
         return losses
 
 
@@ -54,7 +55,9 @@ def hand_over(
     target: LinearClassifier,
     target_optimizer: torch.optim.Optimizer,
 ) -> None:
-    """Gives ``target`` the parameters of ``source``, with what the optimizer remembers of them."""
+    """Gives ``target`` the parameters of ``source``, with the optimizer's settings and what it remembers of them."""
+    for new, old in zip(source_optimizer.param_groups, target_optimizer.param_groups, strict=True):
+        old.update(new, params=old["params"])
     for new, old in zip(source.parameters(), target.parameters(), strict=True):
         old.copy_(new)
         if new in source_optimizer.state:
