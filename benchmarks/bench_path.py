@@ -29,7 +29,8 @@ def run(options: Options) -> list[Table]:
         f"{epochs} epochs of `course_softmax`. `fit`: from the start of `Trainer.fit` to its end, data in memory. "
         "Whole call: with reading the data, building and the last evaluation, in one process, as a multirun.",
         "Training alone: `Trainer.fit` without evaluations, logger and callbacks.",
-        "Threads: `auto` as the configuration chooses, and `threads=1`.",
+        "Threads: `auto` as the configuration chooses, and `threads=1`. OpenMP's idle threads spin here, as they do by "
+        "default; `train.py` lets them sleep.",
     ]
     columns = ["contestant", "threads", "median s", "min", "max"]
     return [Table("times", "Paths of L2 penalties", columns, rows, notes), targets(samples, several)]

@@ -1,8 +1,11 @@
 """Bad input: one line that names the thing, what was found and what is accepted; exit code not 0; nothing left."""
 
-import pytest
+import os
 
-from src.runs import folder_name
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from src.runs import folder_name, lock
 
 NUMBER = "accepted is a number > 0"
 WHOLE = "accepted is a whole number >= 1"
@@ -41,6 +44,11 @@ BAD = [
     ("penalize_bias=1", "penalize_bias=1: accepted is true or false"),
     ("threads=0", "threads=0: accepted is a whole number >= 1, or auto"),
     ("optimizer.momentum=1", "optimizer.momentum=1: accepted is a number >= 0 and < 1"),
+    ("optimizer=adam optimizer.betas=[2,0.9]", "optimizer.betas=[2, 0.9]: accepted is two numbers >= 0 and < 1"),
+    ("callbacks.checkpoint.every_seconds=abc", "every_seconds=abc: accepted is a number >= 0"),
+    ("callbacks.gradient_check.directions=0", f"directions=0: {WHOLE}"),
+    ("l2={a:1}", f'l2={{"a": 1}}: {L2}'),
+    ("callbacks=null", "callbacks=null: accepted is an option of the group"),
     ("data.digits=[1,1]", "two or more different whole numbers from 0 to 9"),
     ("data.digits=[1,10]", "two or more different whole numbers from 0 to 9"),
     ("data.digits=[1]", "two or more different whole numbers from 0 to 9"),
@@ -51,6 +59,9 @@ BAD = [
     # combinations
     ("lr=1 l2=2", "lr=1 with l2=2: an SGD step multiplies the weights by 1 - lr * l2 = -1 and diverges"),
     ("task=logistic data.digits=[1,2,3]", "task=logistic tells exactly 2 apart"),
+    ("optimizer.lr=1", "optimizer.lr=1: not to be set by itself; set lr instead"),
+    ("trainer.max_epochs=3", "trainer.max_epochs=3: not to be set by itself; set epochs instead"),
+    ("callbacks.results.hparams.seed=1", "seed=1: not to be set by itself; set seed instead"),
     ("data.train_size=100", "batch_size=128: accepted are 1 to 100"),
     # names
     ("lrr=1", "lrr: no such key; did you mean 'lr'?"),
@@ -71,6 +82,9 @@ BAD = [
     ("~logger", "keys can be set, not added or removed"),
     ("task.model._target_=os.system", "classes are not set on the command line"),
     ("data={_target_:os.system,command:true}", "classes are not set on the command line"),
+    ("callbacks.results.folder=/tmp/x", "callbacks.results.folder=/tmp/x: not to be set by itself"),
+    ("callbacks.checkpoint.folder=/tmp/x", "callbacks.checkpoint.folder=/tmp/x: not to be set by itself"),
+    ("logger.save_dir=/tmp/x", "logger.save_dir=/tmp/x: not to be set by itself"),
     ("hydra.callbacks={x:1}", "of Hydra's own settings, accepted are"),
     ("hydra.output_subdir=/tmp/x", "of Hydra's own settings, accepted are"),
     ("hydra.searchpath=[/tmp]", "of Hydra's own settings, accepted are"),
@@ -138,6 +152,41 @@ def test_a_run_wants_a_folder_of_its_own(command, tmp_path):
     assert ended.code == 1
     assert "outputs/mine: holds a run already" in ended.err
     assert (tmp_path / "outputs/mine/results.csv").read_bytes() == before
+    stored = tmp_path / "outputs/mine/.hydra/config.yaml"
+    before = stored.read_bytes()
+    assert command(*words, "lr=0.1").code == 1
+    assert stored.read_bytes() == before  # resume= still goes on as it began
+
+
+def test_one_process_at_a_time_trains_in_a_folder(command, tmp_path):
+    words = ("experiment=report_logistic", "epochs=1", "hydra.run.dir=outputs/mine", "logger=none")
+    assert command(*words).code == 0
+    run = tmp_path / "outputs" / "mine"
+    (run / "results.csv").unlink()
+    files = sorted(run.rglob("*"))
+    possession = lock(run)
+    ended = command("resume=outputs/mine")
+    assert (ended.code, ended.err) == (1, "error: outputs/mine: a run is under way there\n")
+    assert "no unfinished run" in command("resume=latest").err
+    assert sorted(run.rglob("*")) == files
+    os.close(possession)
+    assert command("resume=latest").code == 0
+
+
+def test_a_sweep_that_cannot_be_summed_up_has_failed(command, monkeypatch):
+    def broken(folder):
+        raise OSError(28, "No space left on device", "sweep.png")
+
+    monkeypatch.setattr("src.report.sweep.sweep_report", broken)
+    ended = command("-m", "experiment=report_logistic", "l2=0,1", "epochs=1", "logger=none")
+    assert ended.code == 1
+    assert "error: sweep.png: cannot be read or written (No space left on device)" in ended.err
+
+
+def test_a_callback_can_be_switched_off(command, tmp_path):
+    words = ("experiment=report_logistic", "epochs=1", "callbacks.weight_images=null", "hydra.run.dir=outputs/mine")
+    assert command(*words).code == 0
+    assert EventAccumulator(str(tmp_path / "outputs/mine")).Reload().Tags()["images"] == []
 
 
 def test_extending_a_sweep_leaves_finished_runs_alone(command, tmp_path):

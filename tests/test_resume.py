@@ -13,6 +13,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from src.config import CONF
+from src.stopping import Interrupted, Stopping
 from tests.conftest import DATA
 
 WORDS = [
@@ -46,6 +47,11 @@ def assert_same_state(folder: Path, unbroken: Path) -> None:
     assert torch.equal(a["callbacks"]["PathEarlyStopping"]["wait"], b["callbacks"]["PathEarlyStopping"]["wait"])
 
 
+def curve(folder: Path, tag: str) -> list[tuple[int, float]]:
+    events = EventAccumulator(str(folder), {"scalars": 0}).Reload().Scalars(tag)
+    return [(event.step, event.value) for event in events]
+
+
 @pytest.fixture
 def unbroken(run) -> Path:
     return run(*WORDS, name="unbroken")
@@ -77,15 +83,7 @@ def test_killed_at_a_random_update_it_goes_on_bit_for_bit(seed, run, unbroken, m
     folder = run(*words, name="killed")
     assert_same_state(folder, unbroken)
     for path in ("l2=0.0", "l2=2.0"):
-        ours, theirs = (
-            [
-                (event.step, event.value)
-                for event in EventAccumulator(str(f / path), {"scalars": 0}).Reload().Scalars(tag)
-            ]
-            for tag in ("loss/train",)
-            for f in (folder, unbroken)
-        )
-        assert ours == theirs
+        assert curve(folder / path, "loss/train") == curve(unbroken / path, "loss/train")
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
@@ -112,6 +110,43 @@ def test_a_signal_stops_the_run_in_order(number, code, tmp_path, unbroken):
     again = subprocess.run([*program, "resume=latest"], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert again.returncode == 0, again.stderr
     assert_same_state(tmp_path / "outputs/stopped", unbroken)
+
+
+def test_a_second_signal_stops_at_once():
+    stopping = Stopping()
+    stopping.put_off = True
+    stopping.handle(signal.SIGINT, None)  # the run looks at it at its next check
+    with pytest.raises(Interrupted):
+        stopping.handle(signal.SIGINT, None)
+
+
+@pytest.mark.parametrize("path", ["l2=0", "l2=[0,1]"])
+def test_a_signal_after_the_last_update(path, command, tmp_path, monkeypatch):
+    """Nothing is left to train; the curves must survive, and the best weights and the results be written."""
+    from src.callbacks.results import Results
+
+    words = ("experiment=report_logistic", "epochs=1", path)
+    assert command(*words, "hydra.run.dir=outputs/whole").code == 0
+    with monkeypatch.context() as broken:
+        broken.setattr(Results, "on_test_end", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+        ended = command(*words, "hydra.run.dir=outputs/run")
+    assert ended.code == 143
+    assert "Go on with:\n  python train.py resume=outputs/run" in ended.err
+    assert command("resume=outputs/run").code == 0
+    whole, run = (tmp_path / "outputs" / name for name in ("whole", "run"))
+    assert_same_state(run, whole)
+    for folder in [""] if path == "l2=0" else ["l2=0.0", "l2=1.0"]:
+        for tag in ("loss/train", "loss/val", "final/val_loss"):
+            assert curve(run / folder, tag) == curve(whole / folder, tag) != []
+
+
+def test_after_an_error_signals_are_obeyed_at_once(run):
+    from src.errors import InputError
+    from src.stopping import stopping
+
+    with pytest.raises(InputError, match="diverged"):
+        run("experiment=report_softmax", "lr=1e38", "epochs=1", "threads=2")
+    assert not stopping.put_off
 
 
 def test_a_resumed_run_that_has_finished_is_left_alone(command, tmp_path):

@@ -208,3 +208,16 @@ def test_logits_of_the_module(run):
     torch.nn.init.normal_(model.weight)
     x = torch.randn(5, 3)
     assert torch.allclose(model(x)[1, :, 0], x @ model.weight[1, 0] + model.bias[1])
+
+
+def test_the_penalty_is_not_rounded_before_the_precision_is_known(run):
+    double, single = (
+        torch.load(
+            run("experiment=report_logistic", "epochs=1", "l2=0.002", f"trainer.precision={p}", name=p)
+            / "checkpoints"
+            / "last.ckpt",
+            weights_only=True,
+        )["state_dict"]["l2"]
+        for p in ("64-true", "32-true")
+    )
+    assert double.item() == 0.002 != single.item()
