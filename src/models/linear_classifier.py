@@ -1,7 +1,10 @@
 """The Lightning module that both models share: parameters with a path axis, steps and metrics; no calculus."""
 
+import operator
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
+from itertools import chain, islice
 from typing import Any
 
 import pytorch_lightning as pl
@@ -61,7 +64,7 @@ class LinearClassifier(pl.LightningModule):
         # No buffer: half precision would round it.
         self.best_loss = torch.full((paths,), torch.inf, dtype=torch.float64)
         self.metrics: dict[str, Tensor] = {}  # of the latest check, each (L,)
-        self.map = map  # over the parts of a set that is evaluated; one of several threads where there are cores
+        self.map = map  # over the parts of sets that are evaluated; one of several threads where there are cores
         self.lookahead = None  # there too: the Lookahead that trains meanwhile
 
     @staticmethod
@@ -151,12 +154,15 @@ class LinearClassifier(pl.LightningModule):
         for parameter, rows in zip(self.parameters(), kept, strict=False):
             parameter.data[stopped] = rows
 
-    def over_parts(
-        self, function: Callable[[Tensor, Tensor], Tensor], input: Tensor, target: Tensor
-    ) -> Iterator[Tensor]:
-        """Calls ``function`` with parts of a set; yields what it returns in order, so that no thread changes a bit."""
+    def sums(self, *tasks: tuple[Callable[[Tensor, Tensor], Tensor], tuple[Tensor, Tensor]]) -> list[Tensor]:
+        """Returns, for each ``function, (input, target)``, the sum of what the function gives for parts of the set."""
         rows = min(max(LEAST_ROWS, CACHED_LOGITS // self.bias.numel()), MOST_ROWS)
-        return self.map(function, input.split(rows), target.split(rows))
+        parts = [
+            [partial(function, *part) for part in zip(input.split(rows), target.split(rows), strict=True)]
+            for function, (input, target) in tasks
+        ]
+        results = iter(self.map(operator.call, chain(*parts)))
+        return [sum(islice(results, len(part))) for part in parts]  # in order: no thread changes a bit
 
     @torch.inference_mode()
     def loss_and_hits(self, input: Tensor, target: Tensor) -> Tensor:
@@ -172,9 +178,9 @@ class LinearClassifier(pl.LightningModule):
     def validation_step(self, batch: dict[str, tuple[Tensor, Tensor]], batch_idx: int) -> None:
         """Evaluates the validation set and the training set."""
         val, train = batch["val"], batch["train"]
-        val_sums, train_sums = self.over_parts(self.loss_and_hits, *val), self.over_parts(self.hits, *train)
-        val_loss, val_accuracy = sum(val_sums) / len(val[1])
-        train_accuracy = sum(train_sums) / len(train[1])
+        val_sums, train_hits = self.sums((self.loss_and_hits, val), (self.hits, train))
+        val_loss, val_accuracy = val_sums / len(val[1])
+        train_accuracy = train_hits / len(train[1])
         self.metrics = {"loss/val": val_loss, "accuracy/val": val_accuracy, "accuracy/train": train_accuracy}
 
     def on_validation_epoch_end(self) -> None:
@@ -225,6 +231,6 @@ class LinearClassifier(pl.LightningModule):
     def evaluate_all(self, batch: dict[str, tuple[Tensor, Tensor]], prefix: str) -> None:
         """Fills ``final`` with what the present weights give, under the names of the results."""
         self.final[f"{prefix}weight_norm_squared"] = self.weight_norm_squared()
-        for split, (input, target) in batch.items():
-            sums = sum(self.over_parts(self.loss_and_hits, input, target))
-            self.final[f"{prefix}{split}_loss"], self.final[f"{prefix}{split}_accuracy"] = sums / len(target)
+        sums = self.sums(*((self.loss_and_hits, part) for part in batch.values()))
+        for (split, (_, target)), found in zip(batch.items(), sums, strict=True):
+            self.final[f"{prefix}{split}_loss"], self.final[f"{prefix}{split}_accuracy"] = found / len(target)
