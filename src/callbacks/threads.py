@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from src.models.linear_classifier import LinearClassifier
-from src.models.lookahead import Lookahead
+from src.models.speculation import Speculation
 
 log = logging.getLogger(__name__)
 
@@ -22,7 +22,7 @@ class Threads(pl.Callback):
 
     Parts are evaluated side by side, each by one thread, which never wait for one another before the end. The matrix
     products of a small model take less time than threads need to meet: its updates get one thread, which trains ahead
-    and then joins in the evaluation (see ``Lookahead``). Those of a large model get all.
+    and then joins in the evaluation (see ``Speculation``). Those of a large model get all.
 
     Args:
         count: number of threads, or ``"auto"``: a thread for every core that the process may use, in a distributed run
@@ -46,7 +46,7 @@ class Threads(pl.Callback):
             pl_module.map = self.map
 
     def teardown(self, trainer: pl.Trainer, pl_module: LinearClassifier, stage: str) -> None:
-        pl_module.map, pl_module.lookahead = map, None
+        pl_module.map, pl_module.speculation = map, None
         if self.pool is not None:
             self.pool.shutdown(cancel_futures=True)
 
@@ -71,8 +71,8 @@ class Threads(pl.Callback):
             self.update_threads = 1 if pl_module.bias.numel() < self.SMALL else self.count
         torch.set_num_threads(self.update_threads)
         if self.shared and self.update_threads == 1 and trainer.world_size == 1:
-            pl_module.lookahead = Lookahead(pl_module, self.pool.submit)
-        evaluation, ahead = self.count if self.shared else 1, " made meanwhile" if pl_module.lookahead else ""
+            pl_module.speculation = Speculation(pl_module, self.pool.submit)
+        evaluation, ahead = self.count if self.shared else 1, " made meanwhile" if pl_module.speculation else ""
         log.info("Threads: %d for an evaluation, %d for an update%s", evaluation, self.update_threads, ahead)
 
     def state_dict(self) -> dict[str, Any]:

@@ -52,7 +52,7 @@ def weight_image(weight: Tensor, scale: int = 2, gap: int = 2) -> Tensor:
     value = (weight / weight.abs().amax((1, 2), keepdim=True).clamp_min(1e-30))[..., None]
     ends = torch.where(value < 0, NEGATIVE, POSITIVE)
     colours = torch.lerp(ZERO.expand_as(ends), ends, value.abs().expand_as(ends))
-    tiles = colours.unflatten(2, (side, side)).repeat_interleave(scale, 2).repeat_interleave(scale, 3)
-    tiles = torch.nn.functional.pad(tiles, (0, 0, gap, gap, gap, gap), value=1.0)
-    picture = tiles.permute(0, 2, 1, 3, 4).flatten(0, 1).flatten(1, 2)
-    return (picture * 255).round().to(torch.uint8)
+    pixels = (colours * 255).round().to(torch.uint8).unflatten(2, (side, side))
+    tiles = pixels.repeat_interleave(scale, 2).repeat_interleave(scale, 3)
+    tiles = torch.nn.functional.pad(tiles, (0, 0, gap, gap, gap, gap), value=255)
+    return tiles.permute(0, 2, 1, 3, 4).flatten(0, 1).flatten(1, 2)

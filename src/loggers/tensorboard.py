@@ -2,17 +2,18 @@
 
 import os
 import socket
+import struct
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import google_crc32c
 import torch
 from pytorch_lightning.loggers.logger import Logger, rank_zero_experiment
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.summary_pb2 import Summary
-from tensorboard.summary.writer.record_writer import RecordWriter
 from torch import Tensor
 
 from src.errors import InputError
@@ -40,12 +41,25 @@ class EventFile:
         """Appends the buffered events to the file; raises an InputError if that cannot be done."""
         try:
             with open(self.path, "ab") as file:
-                writer = RecordWriter(file)
-                for event in self.events:
-                    writer.write(event)
+                file.writelines(map(record, self.events))
         except OSError as error:
             raise InputError(f"{self.path}: curves not written ({error.strerror})") from error
         self.events.clear()
+
+
+def record(event: bytes) -> bytes:
+    """Returns ``event`` as TensorBoard's file format frames it: length, checksum, event, checksum.
+
+    What tensorboard's own writer does, but for its CRC-32C in pure Python, 7 % of a path's time.
+    """
+    length = struct.pack("<Q", len(event))
+    return length + checksum(length) + event + checksum(event)
+
+
+def checksum(data: bytes) -> bytes:
+    """Returns the masked CRC-32C of ``data``."""
+    crc = google_crc32c.value(data)
+    return struct.pack("<I", ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF)
 
 
 class TensorBoardPathLogger(Logger):

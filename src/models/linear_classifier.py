@@ -65,7 +65,7 @@ class LinearClassifier(pl.LightningModule):
         self.best_loss = torch.full((paths,), torch.inf, dtype=torch.float64)
         self.metrics: dict[str, Tensor] = {}  # of the latest check, each (L,)
         self.map = map  # over the parts of sets that are evaluated; one of several threads where there are cores
-        self.lookahead = None  # there too: the Lookahead that trains meanwhile
+        self.speculation = None  # there too: the Speculation that trains meanwhile
 
     @staticmethod
     def num_outputs(num_classes: int) -> int:
@@ -111,12 +111,12 @@ class LinearClassifier(pl.LightningModule):
         """
         # Lightning's own backward and step ask every callback six times per update, as long as the update itself takes.
         optimizer = self.optimizers(use_pl_optimizer=False)
-        losses = self.lookahead.take(optimizer) if self.lookahead else None
+        losses = self.speculation.take(optimizer) if self.speculation else None
         if losses is None:
             losses = self.make_updates(block, optimizer, self.trainer.world_size)
         self.count_updates(len(block))
-        if self.lookahead:
-            self.lookahead.start(block.following(), optimizer)
+        if self.speculation:
+            self.speculation.start(block.following(), optimizer)
         return self.trainer.strategy.reduce(losses, reduce_op="sum")
 
     def make_updates(self, block: Block, optimizer: torch.optim.Optimizer, processes: int = 1) -> Tensor:

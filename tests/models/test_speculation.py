@@ -2,7 +2,7 @@
 
 import pytest
 
-from src.models.lookahead import Lookahead
+from src.models.speculation import Speculation
 from tests.conftest import results
 from tests.test_resume import WORDS, assert_same_state
 
@@ -11,14 +11,14 @@ from tests.test_resume import WORDS, assert_same_state
 def taken(monkeypatch) -> list[bool]:
     """Tells of each block whether the model took over what was trained ahead."""
     taken: list[bool] = []
-    take = Lookahead.take
+    take = Speculation.take
 
     def watched(self, *args):
         losses = take(self, *args)
         taken.append(losses is not None)
         return losses
 
-    monkeypatch.setattr(Lookahead, "take", watched)
+    monkeypatch.setattr(Speculation, "take", watched)
     return taken
 
 

@@ -1,4 +1,4 @@
-"""Trains the next block in another thread while what the last one led to is evaluated."""
+"""Speculative training: the next block is trained in another thread while what the last one led to is evaluated."""
 
 import copy
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from src.data.blocks import Block
 from src.models.linear_classifier import LinearClassifier
 
 
-class Lookahead:
+class Speculation:
     """Makes the next block's updates on a copy of the model; the model takes them over when that block's turn comes.
 
     So the model stays what its last update made it while it is evaluated, saved and drawn, and whether it goes on is
