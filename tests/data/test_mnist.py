@@ -237,7 +237,7 @@ def test_the_training_loader_follows_the_trainer(make):
     data = make(split="course", digits=[3, 2], shuffle=False)
     data.trainer = fake_trainer("cpu")
     block = next(iter(data.train_dataloader()))
-    assert (block.first, len(block), block.batch_size) == (9, 3, 128)
+    assert (block.first, len(block), block.share) == (9, 3, 0.5)
     _, target = next(iter(block))
     assert torch.equal(target, data.train[1][9 * 128 + 64 : 10 * 128])
 

@@ -68,7 +68,8 @@ def start(server, tmp_path: Path) -> Any:
     started: list[Program] = []
 
     def start(*words: str, **environment: str) -> Program:
-        started.append(Program(server, tmp_path, ("threads=1", *words), len(started), **environment))
+        words = words if any(word.startswith("threads=") for word in words) else (*words, "threads=1")
+        started.append(Program(server, tmp_path, words, len(started), **environment))
         return started[-1]
 
     def resume(run: str) -> Program:
