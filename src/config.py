@@ -92,9 +92,9 @@ def check(cfg: DictConfig, of_sweep: bool = False) -> None:
             raise InputError(f"{name}={cfg.get(name)}: accepted is an option of the group, by its name in conf/{name}/")
     check_links(cfg)
     for key, (accepted, test) in RANGES.items():
-        if "." in key and OmegaConf.select(cfg, key) is None:
-            continue  # another option of the group is chosen, which has no such key
         value = OmegaConf.select(cfg, key)
+        if "." in key and value is None:
+            continue  # another option of the group is chosen, which has no such key
         value = OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
         if not test(value):
             written = value if isinstance(value, str) else json.dumps(value)

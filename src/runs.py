@@ -123,8 +123,8 @@ def tell_stopped(stop: Interrupted) -> None:
             print(f"  {' '.join(overrides)}", file=sys.stderr)
         print(f"Go on with:\n  python train.py -m {shlex.join([*words, 'resume=true'])}", file=sys.stderr)
     elif stop.folder:
-        when = f" after {stop.step} updates" if stop.step else ""
-        print(f"\nStopped by {name}{when}; all is saved. Go on with:", file=sys.stderr)
+        saved = f" after {stop.step} updates; all is saved" if stop.step else ""
+        print(f"\nStopped by {name}{saved}. Go on with:", file=sys.stderr)
         print(f"  python train.py resume={shlex.quote(shown(stop.folder))}", file=sys.stderr)
     else:
         print(f"\nStopped by {name} before training began", file=sys.stderr)

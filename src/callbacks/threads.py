@@ -40,14 +40,13 @@ class Threads(pl.Callback):
         self.count = max(1, cores() // trainer.num_devices) if self.wanted == "auto" else self.wanted
         on_cpu = trainer.strategy.root_device.type == "cpu"
         autocast = trainer.precision == "bf16-mixed"  # holds for the one thread that switched it on
-        self.shared = self.count > 1 and on_cpu and not autocast
-        if self.shared:
+        if self.count > 1 and on_cpu and not autocast:
             self.pool = ThreadPoolExecutor(self.count - 1, initializer=torch.set_num_threads, initargs=(1,))
             pl_module.map = self.map
 
     def teardown(self, trainer: pl.Trainer, pl_module: LinearClassifier, stage: str) -> None:
         pl_module.map, pl_module.speculation = map, None
-        if self.pool is not None:
+        if self.pool:
             self.pool.shutdown(cancel_futures=True)
 
     def map(self, function: Callable[..., Tensor], *arguments: Iterable) -> list[Tensor]:
@@ -70,9 +69,9 @@ class Threads(pl.Callback):
         if self.update_threads is None:
             self.update_threads = 1 if pl_module.bias.numel() < self.SMALL else self.count
         torch.set_num_threads(self.update_threads)
-        if self.shared and self.update_threads == 1 and trainer.world_size == 1:
+        if self.pool and self.update_threads == 1 and trainer.world_size == 1:
             pl_module.speculation = Speculation(pl_module, self.pool.submit)
-        evaluation, ahead = self.count if self.shared else 1, " made meanwhile" if pl_module.speculation else ""
+        evaluation, ahead = self.count if self.pool else 1, " made meanwhile" if pl_module.speculation else ""
         log.info("Threads: %d for an evaluation, %d for an update%s", evaluation, self.update_threads, ahead)
 
     def state_dict(self) -> dict[str, Any]:
