@@ -80,10 +80,21 @@ class _L2Penalty(torch.autograd.Function):
         return d_penalty.to(parameter.dtype)
 
 
-_L2PenaltyEager = eager_version(_L2Penalty)
+class _L2PenaltyEager(eager_version(_L2Penalty)):
+    @staticmethod
+    def forward(ctx: FunctionCtx, parameter: Tensor, l2: Tensor) -> Tensor:
+        # Norms read the parameter once, where squares are first written. Nothing differentiates them, as torch.compile
+        # would under torch.func: they have a kink at 0.
+        norms = torch.linalg.vector_norm(parameter, dim=-1, dtype=_at_least_float32(parameter))
+        penalty = (l2 * norms.square().reshape(l2.shape[0], -1).sum(1) * 0.5).to(parameter.dtype)
+        _L2Penalty.setup_context(ctx, (parameter, l2), penalty)
+        return penalty
 
 
 def _half_square_norm(parameter: Tensor) -> Tensor:
     """R, at least in float32: squares of float16 overflow from 256 on."""
-    dtype = torch.float64 if parameter.dtype == torch.float64 else torch.float32
-    return parameter.to(dtype).square().reshape(parameter.shape[0], -1).sum(1) * 0.5
+    return parameter.to(_at_least_float32(parameter)).square().reshape(parameter.shape[0], -1).sum(1) * 0.5
+
+
+def _at_least_float32(parameter: Tensor) -> torch.dtype:
+    return torch.float64 if parameter.dtype == torch.float64 else torch.float32

@@ -36,8 +36,10 @@ def test_gradcheck(shape):
     assert torch.autograd.gradgradcheck(l2_penalty, arguments, check_fwd_over_rev=True, check_batched_grad=True)
 
 
-def test_second_derivatives():
-    arguments = random_arguments(2, 3, 2)
+@pytest.mark.parametrize("scale", [1, 0])
+def test_second_derivatives(scale):
+    parameter, l2 = random_arguments(2, 3, 2)
+    arguments = parameter * scale, l2
     both = (0, 1)
     expected = jacrev(jacrev(plain_penalty, both), both)(*arguments)
     for derivative in (
