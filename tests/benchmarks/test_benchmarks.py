@@ -81,7 +81,12 @@ def test_scikit_learn_reaches_the_loss_or_is_said_to_be_absent(folder):
 def test_path_has_every_contestant(folder):
     times = [row["contestant"] for row in read(folder, "path_times")]
     assert times == [
-        *(f"path of {paths}, {what}" for paths in (1, 5, 10) for what in ("training alone", "all")),
+        *(
+            f"path of {paths}, {what}"
+            for paths in (1, 5, 10)
+            for what in ("training alone", "all", "matrix products only")
+        ),
+        *(f"path of {paths}, {what}" for paths in (10, 20) for what in ("training alone", "all")),
         "path of 5, fit",
         "path of 5, whole call",
         "five runs, fit",
