@@ -6,6 +6,7 @@ from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
 from src.functions.checks import check_linear_arguments, check_target_range
+from src.functions.linear_map import linear_map
 from src.functions.transforms import differentiable_jvp, eager_version, vmap_linear_loss
 
 
@@ -68,8 +69,7 @@ def linear_binary_cross_entropy(
 class _LinearBinaryCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(input: Tensor, weight: Tensor, target: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
-        # Samples come last, as in linear_cross_entropy; the class axis of length 1 goes.
-        z = weight.squeeze(1) @ input.t()
+        z = linear_map(input, weight).squeeze(1)  # the class axis of length 1 goes
         if bias is not None:
             z = z + bias
         # From 50 on, softplus(x) is x to the last bit of float64; torch's own threshold of 20 costs 2e-9.

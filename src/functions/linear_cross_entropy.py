@@ -5,6 +5,7 @@ from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
 from src.functions.checks import check_linear_arguments, check_target_range
+from src.functions.linear_map import linear_map
 from src.functions.transforms import differentiable_jvp, eager_version, vmap_linear_loss
 
 
@@ -64,13 +65,12 @@ def linear_cross_entropy(
 class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(input: Tensor, weight: Tensor, target: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
-        # Samples come last: sums over classes then add whole vectors, several times as fast as summing rows of K.
-        z = weight @ input.t()
+        z = linear_map(input, weight)
         if bias is not None:
             z = z + bias.unsqueeze(2)
         log_p = torch.log_softmax(z, 1, dtype=_at_least_float32(z))
         # `gather` refuses every index out of range, also when compiled; nll_loss ignores -100, indexing wraps -1.
-        loss = -log_p.gather(1, _index(target, z)).mean((1, 2))
+        loss = log_p.gather(1, _index(target, z)).sum((1, 2)) * (-1 / input.shape[0])
         return loss.to(weight.dtype), z
 
     @staticmethod
