@@ -141,7 +141,7 @@ def watch_update(profile: Profile, stack: ExitStack, model: pl.LightningModule) 
     classes = {
         "mini-batch": (BlockLoader, "minibatch"),
         "backward": (torch.autograd, "backward"),
-        "optimizer.step": (torch.optim.SGD, "step"),
+        "optimizer.step": (torch.optim.SGD.step, "__wrapped__"),
     }
     for name, (owner, attribute) in classes.items():
         stack.enter_context(patch.object(owner, attribute, getattr(owner, attribute)))  # put back in the end

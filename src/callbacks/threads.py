@@ -9,7 +9,6 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from torch import Tensor
 
 from src.models.linear_classifier import LinearClassifier
 from src.models.speculation import Speculation
@@ -49,18 +48,21 @@ class Threads(pl.Callback):
         if self.pool:
             self.pool.shutdown(cancel_futures=True)
 
-    def map(self, function: Callable[..., Tensor], *arguments: Iterable) -> list[Tensor]:
-        """Does what ``map`` does, in all threads: this one begins with the last call, the others with the first."""
+    def map(self, function: Callable[..., Any], *arguments: Iterable) -> list[Any]:
+        """Does what ``map`` does, in all threads: each makes the next call as soon as it is free."""
         calls = list(zip(*arguments, strict=True))
-        others = [self.pool.submit(function, *call) for call in calls]
-        own = []
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)
-        while others and others[-1].cancel():
-            others.pop()
-            own.append(function(*calls[len(others)]))
-        torch.set_num_threads(threads)
-        return [call.result() for call in others] + own[::-1]
+        results = [None] * len(calls)
+        left = iter(range(len(calls)))
+
+        def work() -> None:
+            for index in left:
+                results[index] = function(*calls[index])
+
+        others = [self.pool.submit(work) for _ in range(self.count - 1)]
+        work()
+        for other in others:
+            other.result()
+        return results
 
     def on_exception(self, trainer: pl.Trainer, pl_module: LinearClassifier, exception: BaseException) -> None:
         self.teardown(trainer, pl_module, "fit")
@@ -70,7 +72,7 @@ class Threads(pl.Callback):
             self.update_threads = 1 if pl_module.bias.numel() < self.SMALL else self.count
         torch.set_num_threads(self.update_threads)
         if self.pool and self.update_threads == 1 and trainer.world_size == 1:
-            pl_module.speculation = Speculation(pl_module, self.pool.submit)
+            pl_module.speculation = Speculation(pl_module)
         evaluation, ahead = self.count if self.pool else 1, " made meanwhile" if pl_module.speculation else ""
         log.info("Threads: %d for an evaluation, %d for an update%s", evaluation, self.update_threads, ahead)
 

@@ -14,9 +14,10 @@ from torch import Tensor
 from src.data.blocks import Block
 from src.errors import InputError
 from src.functions.l2_penalty import l2_penalty
+from src.functions.linear_map import linear_map
 
-# Samples evaluated at once: their logits are to stay in a core's cache, yet every part costs some time of its own.
-LEAST_ROWS, MOST_ROWS, CACHED_LOGITS = 1000, 2500, 125_000
+# What is evaluated at once: logits that stay in a core's cache, yet not too few samples, for every part has a price.
+LOGITS_AT_ONCE, LEAST_SAMPLES = 200_000, 1000
 
 
 class LinearClassifier(pl.LightningModule):
@@ -65,7 +66,7 @@ class LinearClassifier(pl.LightningModule):
         self.best_loss = torch.full((paths,), torch.inf, dtype=torch.float64)
         self.metrics: dict[str, Tensor] = {}  # of the latest check, each (L,)
         self.map = map  # over the parts of sets that are evaluated; one of several threads where there are cores
-        self.speculation = None  # there too: the Speculation that trains meanwhile
+        self.speculation = None  # there too: the Speculation that trains while a check evaluates
 
     @staticmethod
     def num_outputs(num_classes: int) -> int:
@@ -84,8 +85,7 @@ class LinearClassifier(pl.LightningModule):
 
     def forward(self, input: Tensor) -> Tensor:
         """Returns the logits (L, N, K) of ``input (N, D)``."""
-        weight, bias = self.weight.flatten(0, 1), self.bias.flatten()
-        return torch.addmm(bias[:, None], weight, input.t()).view(*self.bias.shape, -1).transpose(1, 2)
+        return (linear_map(input, self.weight) + self.bias.unsqueeze(2)).transpose(1, 2)
 
     def on_fit_start(self) -> None:
         self.l2.copy_(torch.tensor(self.hparams.l2, dtype=torch.float64))  # it was rounded before precision was known
@@ -116,12 +116,13 @@ class LinearClassifier(pl.LightningModule):
             losses = self.make_updates(block, optimizer, self.trainer.world_size)
         self.count_updates(len(block))
         if self.speculation:
-            self.speculation.start(block.following(), optimizer)
+            self.speculation.prepare(block.following(), optimizer)
         return self.trainer.strategy.reduce(losses, reduce_op="sum")
 
     def make_updates(self, block: Block, optimizer: torch.optim.Optimizer, processes: int = 1) -> Tensor:
         """Makes the updates of ``block``; returns the losses, of this process's share of each mini-batch, (B, L)."""
         backward = torch.autograd.backward if processes == 1 else self.distributed_backward
+        step = type(optimizer).step.__wrapped__  # torch's profiler hook around it costs a seventh of an update
         gradients = self.active * (block.share * processes), self.active  # of J with respect to its terms
         losses = []
         with self.stopped_unchanged():
@@ -129,8 +130,9 @@ class LinearClassifier(pl.LightningModule):
                 terms = self.terms(input, target)
                 self.weight.grad = self.bias.grad = None
                 backward(terms, gradients[: len(terms)])
-                optimizer.step()
+                step(optimizer)
                 losses.append(terms[0].detach())
+                del input, target, terms  # the next ones then take their place in memory, which is still in the cache
         return torch.stack(losses) * block.share
 
     def distributed_backward(self, terms: tuple[Tensor, ...], gradients: tuple[Tensor, ...]) -> None:
@@ -154,14 +156,22 @@ class LinearClassifier(pl.LightningModule):
         for parameter, rows in zip(self.parameters(), kept, strict=False):
             parameter.data[stopped] = rows
 
-    def sums(self, *tasks: tuple[Callable[[Tensor, Tensor], Tensor], tuple[Tensor, Tensor]]) -> list[Tensor]:
-        """Returns, for each ``function, (input, target)``, the sum of what the function gives for parts of the set."""
-        rows = min(max(LEAST_ROWS, CACHED_LOGITS // self.bias.numel()), MOST_ROWS)
+    def sums(
+        self,
+        *tasks: tuple[Callable[[Tensor, Tensor], Tensor], tuple[Tensor, Tensor]],
+        meanwhile: Sequence[Callable[[], None]] = (),
+    ) -> list[Tensor]:
+        """Returns, for each ``function, (input, target)``, the sum of what the function gives for parts of the set.
+
+        Calls what is to be done ``meanwhile`` first.
+        """
+        rows = max(LOGITS_AT_ONCE // self.bias.numel(), LEAST_SAMPLES)
         parts = [
             [partial(function, *part) for part in zip(input.split(rows), target.split(rows), strict=True)]
             for function, (input, target) in tasks
         ]
-        results = iter(self.map(operator.call, chain(*parts)))
+        results = iter(self.map(operator.call, [*meanwhile, *chain(*parts)]))
+        list(islice(results, len(meanwhile)))
         return [sum(islice(results, len(part))) for part in parts]  # in order: no thread changes a bit
 
     @torch.inference_mode()
@@ -178,7 +188,8 @@ class LinearClassifier(pl.LightningModule):
     def validation_step(self, batch: dict[str, tuple[Tensor, Tensor]], batch_idx: int) -> None:
         """Evaluates the validation set and the training set."""
         val, train = batch["val"], batch["train"]
-        val_sums, train_hits = self.sums((self.loss_and_hits, val), (self.hits, train))
+        meanwhile = [self.speculation.run] if self.speculation else []
+        val_sums, train_hits = self.sums((self.loss_and_hits, val), (self.hits, train), meanwhile=meanwhile)
         val_loss, val_accuracy = val_sums / len(val[1])
         train_accuracy = train_hits / len(train[1])
         self.metrics = {"loss/val": val_loss, "accuracy/val": val_accuracy, "accuracy/train": train_accuracy}

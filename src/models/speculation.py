@@ -1,8 +1,6 @@
-"""Speculative training: the next block is trained in another thread while what the last one led to is evaluated."""
+"""Speculative training: the next block is trained in one thread while others evaluate what the last one led to."""
 
 import copy
-from collections.abc import Callable
-from concurrent.futures import Future
 
 import torch
 from torch import Tensor
@@ -18,34 +16,35 @@ class Speculation:
     still decided in between: once that stopped a classifier, the copy's updates are thrown away and made anew.
 
     Args:
-        model: trains on the CPU in one process, each update in one thread.
-        submit: calls a function in another thread.
+        model: trains on the CPU in one process.
     """
 
-    def __init__(self, model: LinearClassifier, submit: Callable[..., Future]) -> None:
-        self.model, self.submit = model, submit
+    def __init__(self, model: LinearClassifier) -> None:
+        self.model = model
         self.ahead = type(model)(**model.hparams, optimizer=model.optimizer).to(model.weight.dtype)
         self.ahead.l2 = model.l2
         self.optimizer = self.ahead.configure_optimizers()
-        self.losses: Future[Tensor] | None = None
+        self.block: Block | None = None
+        self.losses: Tensor | None = None
 
-    def start(self, block: Block | None, optimizer: torch.optim.Optimizer) -> None:
-        """Begins with ``block``, the one after the model's last; None: that was the last of all."""
-        self.losses = None
-        if block is not None:
-            self.ahead.active.copy_(self.model.active)
-            hand_over(self.model, optimizer, self.ahead, self.optimizer)
-            self.losses = self.submit(self.ahead.make_updates, block, self.optimizer)
+    def prepare(self, block: Block | None, optimizer: torch.optim.Optimizer) -> None:
+        """Makes ready for ``block``, the one after the model's last; None: that was the last of all."""
+        self.block, self.losses = block, None
+        self.ahead.active.copy_(self.model.active)
+        hand_over(self.model, optimizer, self.ahead, self.optimizer)
+
+    def run(self) -> None:
+        """Makes the updates, in whatever thread calls it."""
+        if self.block is not None:
+            with torch.inference_mode(False), torch.enable_grad():
+                self.losses = self.ahead.make_updates(self.block, self.optimizer)
 
     def take(self, optimizer: torch.optim.Optimizer) -> Tensor | None:
         """Hands the block's updates to the model and returns its losses; None: the model must make them itself."""
-        if self.losses is None:
-            return None
-        losses = self.losses.result()
-        if not torch.equal(self.ahead.active, self.model.active):
+        if self.losses is None or not torch.equal(self.ahead.active, self.model.active):
             return None
         hand_over(self.ahead, self.optimizer, self.model, optimizer)
-        return losses
+        return self.losses
 
 
 @torch.no_grad()
