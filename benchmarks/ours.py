@@ -136,7 +136,7 @@ def watch_run(profile: Profile, trainer: pl.Trainer, model: pl.LightningModule) 
 
 def watch_update(profile: Profile, stack: ExitStack, model: pl.LightningModule) -> None:
     """Watches what updates and evaluations consist of, which slows them down a little."""
-    for name in ("criterion", "decide", "terms"):
+    for name in ("criterion", "decide", "differentiate"):
         profile.watch(f"> {name}", model, name)
     classes = {
         "mini-batch": (BlockLoader, "minibatch"),

@@ -67,16 +67,16 @@ def test_killed_at_a_random_update_it_goes_on_bit_for_bit(seed, run, unbroken, m
 
     total = state(unbroken)["global_step"]
     left = random.Random(seed).randrange(1, total)
-    terms = SoftmaxRegression.terms
+    differentiate = SoftmaxRegression.differentiate
 
     def killing(self, *args, **kwargs):
         nonlocal left
         left -= self.training
         if left == 0:
             raise Killed
-        return terms(self, *args, **kwargs)
+        return differentiate(self, *args, **kwargs)
 
-    monkeypatch.setattr(SoftmaxRegression, "terms", killing)
+    monkeypatch.setattr(SoftmaxRegression, "differentiate", killing)
     words = (*WORDS, f"threads={1 + seed % 2}")
     with pytest.raises(Killed):
         run(*words, name="killed")

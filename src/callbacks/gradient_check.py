@@ -12,17 +12,6 @@ from src.models.linear_classifier import LinearClassifier
 log = logging.getLogger(__name__)
 
 
-class Objective(torch.nn.Module):
-    """The model's objective as a module of its own, so that ``functional_call`` can give it other weights."""
-
-    def __init__(self, model: LinearClassifier) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, input: Tensor, target: Tensor) -> Tensor:
-        return sum(self.model.terms(input, target))
-
-
 class GradientCheck(pl.Callback):
     """Compares directional derivatives: the derived gradient's against 5-point central differences, in float64.
 
@@ -69,27 +58,31 @@ class GradientCheck(pl.Callback):
         def normal(like: Tensor) -> Tensor:
             return torch.randn(like.shape, generator=generator, dtype=torch.float64).to(like.device)
 
-        chosen = self.spread(model)
-        l2, input = model.l2[chosen].double(), input.double()
-        point = [0.05 * normal(p[chosen]) for p in (model.weight, model.bias)]
-        objective = Objective(model)
+        checked, input = self.copy(model), input.double()
+        point = [0.05 * normal(parameter) for parameter in checked.parameters()]
 
-        def value(*parameters: Tensor) -> Tensor:
-            weight, bias = parameters
-            state = {"model.weight": weight, "model.bias": bias, "model.l2": l2}
-            return torch.func.functional_call(objective, state, (input, target))
+        @torch.no_grad()
+        def objective(*parameters: Tensor) -> Tensor:
+            checked.weight.data, checked.bias.data = parameters
+            return checked.loss(input, target) + checked.penalty()
 
-        leaves = [p.clone().requires_grad_() for p in point]
-        gradients = torch.autograd.grad(value(*leaves).sum(), leaves)
+        objective(*point)  # puts the model there
+        checked.differentiate(input, target)
+        gradients = [parameter.grad for parameter in checked.parameters()]
         errors, scales = [], []
         for _ in range(self.directions):
             direction = [normal(p) / p[0].numel() ** 0.5 for p in point]
             derived = sum((g * v).flatten(1).sum(1) for g, v in zip(gradients, direction, strict=True))
-            with torch.no_grad():
-                numeric = central_difference(value, point, direction)
+            numeric = central_difference(objective, point, direction)
             errors.append(derived - numeric)
             scales.append(numeric)
         return torch.stack(errors).norm(dim=0) / torch.stack(scales).norm(dim=0)
+
+    def copy(self, model: LinearClassifier) -> LinearClassifier:
+        """Returns the classifiers that are checked as a model of their own, in float64."""
+        chosen = self.spread(model)
+        l2 = model.l2[chosen].tolist()
+        return type(model)(**{**model.hparams, "l2": l2}).to(model.device, torch.float64)
 
 
 def central_difference(value, point: list[Tensor], direction: list[Tensor], step: float = 2e-3) -> Tensor:

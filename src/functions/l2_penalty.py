@@ -50,6 +50,19 @@ def l2_penalty(parameter: Tensor, l2: Tensor) -> Tensor:
     return function.apply(parameter, l2)
 
 
+def accumulate_l2_gradient(parameter: Tensor, l2: Tensor, grad_output: Tensor) -> None:
+    """Adds to ``parameter.grad`` what backward from ``l2_penalty(parameter, l2)`` would: ``g[l] l2[l] parameter`` (45).
+
+    It does so in place and in one pass, and the penalty itself need not be known: penalized updates take half the time.
+
+    Args:
+        parameter: (L, *), with a gradient.
+        l2: (L,).
+        grad_output: (L,), the gradient that arrives for the penalty.
+    """
+    parameter.grad.addcmul_(_like(parameter, grad_output * l2), parameter.detach())
+
+
 class _L2Penalty(torch.autograd.Function):
     generate_vmap_rule = True
 
@@ -67,7 +80,7 @@ class _L2Penalty(torch.autograd.Function):
         parameter, l2 = ctx.saved_tensors
         dparameter = dl2 = None
         if ctx.needs_input_grad[0]:
-            dparameter = (grad_output * l2).reshape(-1, *[1] * (parameter.dim() - 1)) * parameter
+            dparameter = _like(parameter, grad_output * l2) * parameter
         if ctx.needs_input_grad[1]:
             dl2 = (grad_output * _half_square_norm(parameter)).to(l2.dtype)
         return dparameter, dl2
@@ -89,6 +102,11 @@ class _L2PenaltyEager(eager_version(_L2Penalty)):
         penalty = (l2 * norms.square().reshape(l2.shape[0], -1).sum(1) * 0.5).to(parameter.dtype)
         _L2Penalty.setup_context(ctx, (parameter, l2), penalty)
         return penalty
+
+
+def _like(parameter: Tensor, scale: Tensor) -> Tensor:
+    """``scale (L,)`` with as many axes as the parameter."""
+    return scale.reshape(-1, *[1] * (parameter.dim() - 1))
 
 
 def _half_square_norm(parameter: Tensor) -> Tensor:

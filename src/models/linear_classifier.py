@@ -1,6 +1,5 @@
 """The Lightning module that both models share: parameters with a path axis, steps and metrics; no calculus."""
 
-import operator
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -13,11 +12,16 @@ from torch import Tensor
 
 from src.data.blocks import Block
 from src.errors import InputError
-from src.functions.l2_penalty import l2_penalty
+from src.functions.l2_penalty import accumulate_l2_gradient, l2_penalty
 from src.functions.linear_map import linear_map
 
 # What is evaluated at once: logits that stay in a core's cache, yet not too few samples, for every part has a price.
 LOGITS_AT_ONCE, LEAST_SAMPLES = 200_000, 1000
+
+
+def in_turn(calls: Sequence[Callable[[], Any]]) -> list[Any]:
+    """Makes all calls; returns what they return."""
+    return [call() for call in calls]
 
 
 class LinearClassifier(pl.LightningModule):
@@ -52,7 +56,6 @@ class LinearClassifier(pl.LightningModule):
         self.automatic_optimization = False  # one training_step makes as many updates as its block has mini-batches
         self.optimizer = optimizer
         self.penalize_bias = penalize_bias
-        self.penalized = any(l2)
         paths, outputs = len(l2), self.num_outputs(num_classes)
         self.weight = torch.nn.Parameter(torch.zeros(paths, outputs, num_features))
         self.bias = torch.nn.Parameter(torch.zeros(paths, outputs))
@@ -65,8 +68,8 @@ class LinearClassifier(pl.LightningModule):
         # No buffer: half precision would round it.
         self.best_loss = torch.full((paths,), torch.inf, dtype=torch.float64)
         self.metrics: dict[str, Tensor] = {}  # of the latest check, each (L,)
-        self.map = map  # over the parts of sets that are evaluated; one of several threads where there are cores
-        self.speculation = None  # there too: the Speculation that trains while a check evaluates
+        self.run_all = in_turn  # what a check has to do; in several threads where there are cores
+        self.speculation = None  # on a CPU: the Speculation that trains while a check evaluates
 
     @staticmethod
     def num_outputs(num_classes: int) -> int:
@@ -93,15 +96,38 @@ class LinearClassifier(pl.LightningModule):
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return self.optimizer(self.parameters())
 
+    @property
+    def penalized(self) -> list[torch.nn.Parameter]:
+        """The parameters whose squares R adds up."""
+        return [self.weight, self.bias] if self.penalize_bias else [self.weight]
+
     def penalty(self) -> Tensor:
         """Returns ``l2 * R`` (L,)."""
-        penalty = l2_penalty(self.weight, self.l2)
-        return penalty + l2_penalty(self.bias, self.l2) if self.penalize_bias else penalty
+        return sum(l2_penalty(parameter, self.l2) for parameter in self.penalized)
 
-    def terms(self, input: Tensor, target: Tensor) -> tuple[Tensor, ...]:
-        """Returns ``C`` and, if any l2 > 0, ``l2 * R``, each (L,), for ``input (N, D)`` and ``target (N,)``."""
-        loss, _ = self.criterion(input.to(self.weight.dtype), self.weight, target, self.bias)
-        return (loss, self.penalty()) if self.penalized else (loss,)
+    def loss(self, input: Tensor, target: Tensor) -> Tensor:
+        """Returns ``C`` (L,) for ``input (N, D)`` and ``target (N,)``."""
+        return self.criterion(input.to(self.weight.dtype), self.weight, target, self.bias)[0]
+
+    def differentiate(self, input: Tensor, target: Tensor, share: float = 1.0, processes: int = 1) -> Tensor:
+        """Sets the parameters' gradients to those of ``J``, to 0 once a classifier has stopped; returns ``C`` (L,).
+
+        Args:
+            input: ``(N, D)``, of a mini-batch this process's share.
+            target: ``(N,)``.
+            share: the part of the mini-batch's samples that these are.
+            processes: among which Lightning averages the gradients of ``C``.
+        """
+        loss = self.loss(input, target)
+        self.weight.grad = self.bias.grad = None
+        if processes == 1:
+            torch.autograd.backward(loss, self.active)
+        else:
+            self.manual_backward(torch.dot(loss, self.active * (share * processes)))
+        if any(self.hparams.l2):
+            for parameter in self.penalized:
+                accumulate_l2_gradient(parameter, self.l2, self.active)
+        return loss.detach() * share
 
     def training_step(self, block: Block, batch_idx: int) -> Tensor:
         """Makes one update per mini-batch of ``block``; returns each one's loss before its update, (B, L).
@@ -111,33 +137,23 @@ class LinearClassifier(pl.LightningModule):
         """
         # Lightning's own backward and step ask every callback six times per update, as long as the update itself takes.
         optimizer = self.optimizers(use_pl_optimizer=False)
-        losses = self.speculation.take(optimizer) if self.speculation else None
-        if losses is None:
+        if self.speculation:
+            losses = self.speculation.updates(block, optimizer)
+        else:
             losses = self.make_updates(block, optimizer, self.trainer.world_size)
         self.count_updates(len(block))
-        if self.speculation:
-            self.speculation.prepare(block.following(), optimizer)
         return self.trainer.strategy.reduce(losses, reduce_op="sum")
 
     def make_updates(self, block: Block, optimizer: torch.optim.Optimizer, processes: int = 1) -> Tensor:
         """Makes the updates of ``block``; returns the losses, of this process's share of each mini-batch, (B, L)."""
-        backward = torch.autograd.backward if processes == 1 else self.distributed_backward
         step = type(optimizer).step.__wrapped__  # torch's profiler hook around it costs a seventh of an update
-        gradients = self.active * (block.share * processes), self.active  # of J with respect to its terms
         losses = []
         with self.stopped_unchanged():
             for input, target in block:
-                terms = self.terms(input, target)
-                self.weight.grad = self.bias.grad = None
-                backward(terms, gradients[: len(terms)])
+                losses.append(self.differentiate(input, target, block.share, processes))
                 step(optimizer)
-                losses.append(terms[0].detach())
-                del input, target, terms  # the next ones then take their place in memory, which is still in the cache
-        return torch.stack(losses) * block.share
-
-    def distributed_backward(self, terms: tuple[Tensor, ...], gradients: tuple[Tensor, ...]) -> None:
-        """Does what ``torch.autograd.backward`` does, and averages over the processes."""
-        self.manual_backward(sum(map(torch.dot, terms, gradients)))
+                del input, target  # the next ones then take their place in memory, which is still in the cache
+        return torch.stack(losses)
 
     def count_updates(self, updates: int) -> None:
         """Moves on the trainer's ``global_step`` and the classifiers' own counts."""
@@ -170,8 +186,7 @@ class LinearClassifier(pl.LightningModule):
             [partial(function, *part) for part in zip(input.split(rows), target.split(rows), strict=True)]
             for function, (input, target) in tasks
         ]
-        results = iter(self.map(operator.call, [*meanwhile, *chain(*parts)]))
-        list(islice(results, len(meanwhile)))
+        results = iter(self.run_all([*meanwhile, *chain(*parts)])[len(meanwhile) :])
         return [sum(islice(results, len(part))) for part in parts]  # in order: no thread changes a bit
 
     @torch.inference_mode()
@@ -188,7 +203,7 @@ class LinearClassifier(pl.LightningModule):
     def validation_step(self, batch: dict[str, tuple[Tensor, Tensor]], batch_idx: int) -> None:
         """Evaluates the validation set and the training set."""
         val, train = batch["val"], batch["train"]
-        meanwhile = [self.speculation.run] if self.speculation else []
+        meanwhile = self.speculation.tasks if self.speculation else []
         val_sums, train_hits = self.sums((self.loss_and_hits, val), (self.hits, train), meanwhile=meanwhile)
         val_loss, val_accuracy = val_sums / len(val[1])
         train_accuracy = train_hits / len(train[1])

@@ -1,6 +1,7 @@
-"""Speculative training: the next block is trained in one thread while others evaluate what the last one led to."""
+"""Speculative training: the next block is trained while what the last one led to is evaluated."""
 
-import copy
+from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -15,49 +16,79 @@ class Speculation:
     So the model stays what its last update made it while it is evaluated, saved and drawn, and whether it goes on is
     still decided in between: once that stopped a classifier, the copy's updates are thrown away and made anew.
 
+    A long path is copied in parts, which several threads train side by side and which meet at the block's end only.
+
     Args:
         model: trains on the CPU in one process.
     """
 
+    OUTPUTS = 500  # of a part, L * K; smaller parts would be slowed down by one another's Python
+
     def __init__(self, model: LinearClassifier) -> None:
         self.model = model
-        self.ahead = type(model)(**model.hparams, optimizer=model.optimizer).to(model.weight.dtype)
-        self.ahead.l2 = model.l2
-        self.optimizer = self.ahead.configure_optimizers()
-        self.block: Block | None = None
-        self.losses: Tensor | None = None
+        paths, outputs = model.bias.shape
+        size = max(1, self.OUTPUTS // outputs)
+        self.parts = [Part(model, slice(first, first + size)) for first in range(0, paths, size)]
+        self.tasks: list[Callable[[], None]] = []  # that make the updates, in whatever threads call them
 
     def prepare(self, block: Block | None, optimizer: torch.optim.Optimizer) -> None:
         """Makes ready for ``block``, the one after the model's last; None: that was the last of all."""
-        self.block, self.losses = block, None
-        self.ahead.active.copy_(self.model.active)
-        hand_over(self.model, optimizer, self.ahead, self.optimizer)
+        for part in self.parts:
+            part.fetch(optimizer)
+        self.tasks = [partial(part.train, block) for part in self.parts] if block else []
 
-    def run(self) -> None:
-        """Makes the updates, in whatever thread calls it."""
-        if self.block is not None:
-            with torch.inference_mode(False), torch.enable_grad():
-                self.losses = self.ahead.make_updates(self.block, self.optimizer)
-
-    def take(self, optimizer: torch.optim.Optimizer) -> Tensor | None:
-        """Hands the block's updates to the model and returns its losses; None: the model must make them itself."""
-        if self.losses is None or not torch.equal(self.ahead.active, self.model.active):
-            return None
-        hand_over(self.ahead, self.optimizer, self.model, optimizer)
-        return self.losses
+    def updates(self, block: Block, optimizer: torch.optim.Optimizer) -> Tensor:
+        """Makes the model's updates of ``block``, or takes over those made ahead; returns the losses, (B, L)."""
+        if not all(part.is_valid() for part in self.parts):
+            self.prepare(block, optimizer)
+            self.model.run_all(self.tasks)
+        for part in self.parts:
+            part.hand_over(optimizer)
+        losses = torch.cat([part.losses for part in self.parts], 1)
+        self.prepare(block.following(), optimizer)
+        return losses
 
 
-@torch.no_grad()
-def hand_over(
-    source: LinearClassifier,
-    source_optimizer: torch.optim.Optimizer,
-    target: LinearClassifier,
-    target_optimizer: torch.optim.Optimizer,
-) -> None:
-    """Gives ``target`` the parameters of ``source``, with the optimizer's settings and what it remembers of them."""
-    for new, old in zip(source_optimizer.param_groups, target_optimizer.param_groups, strict=True):
-        old.update(new, params=old["params"])
-    for new, old in zip(source.parameters(), target.parameters(), strict=True):
-        old.copy_(new)
-        if new in source_optimizer.state:
-            target_optimizer.state[old] = copy.deepcopy(source_optimizer.state[new])
+class Part:
+    """The classifiers ``rows`` of a model as a model of their own, with an optimizer of its own."""
+
+    def __init__(self, model: LinearClassifier, rows: slice) -> None:
+        self.whole, self.rows = model, rows
+        arguments = {**model.hparams, "l2": model.hparams.l2[rows]}
+        self.model = type(model)(**arguments, optimizer=model.optimizer).to(model.weight.dtype)
+        self.model.l2 = model.l2[rows]
+        self.optimizer = self.model.configure_optimizers()
+        self.losses: Tensor | None = None
+
+    @torch.no_grad()
+    def fetch(self, optimizer: torch.optim.Optimizer) -> None:
+        """Takes over the whole's parameters, with the optimizer's settings and what it remembers of them."""
+        self.losses = None
+        self.model.active.copy_(self.whole.active[self.rows])
+        for theirs, own in zip(optimizer.param_groups, self.optimizer.param_groups, strict=True):
+            own.update(theirs, params=own["params"])
+        for theirs, own in zip(self.whole.parameters(), self.model.parameters(), strict=True):
+            own.copy_(theirs[self.rows])
+            for name, memory in optimizer.state.get(theirs, {}).items():
+                self.optimizer.state[own][name] = (memory[self.rows] if memory.dim() else memory).clone()
+
+    def train(self, block: Block) -> None:
+        """Makes the updates of ``block``."""
+        with torch.inference_mode(False), torch.enable_grad():
+            self.losses = self.model.make_updates(block, self.optimizer)
+
+    def is_valid(self) -> bool:
+        """Returns whether updates were made, of the classifiers that have not stopped by now."""
+        return self.losses is not None and torch.equal(self.model.active, self.whole.active[self.rows])
+
+    @torch.no_grad()
+    def hand_over(self, optimizer: torch.optim.Optimizer) -> None:
+        """Gives the whole its parameters, and its optimizer what this one remembers of them."""
+        for own, theirs in zip(self.model.parameters(), self.whole.parameters(), strict=True):
+            theirs[self.rows] = own
+            for name, memory in self.optimizer.state.get(own, {}).items():
+                if memory.dim():
+                    kept = optimizer.state[theirs].setdefault(name, torch.zeros_like(theirs))
+                    kept[self.rows] = memory
+                else:
+                    optimizer.state[theirs][name] = memory.clone()

@@ -1,37 +1,63 @@
-"""Training ahead in another thread changes no bit, whatever stops in between."""
+"""Training ahead, in whatever threads and parts, changes no bit, whatever stops in between."""
 
 import pytest
 
-from src.models.speculation import Speculation
+from src.models.speculation import Part, Speculation
 from tests.conftest import results
 from tests.test_resume import WORDS, assert_same_state
 
 
 @pytest.fixture
-def taken(monkeypatch) -> list[bool]:
+def valid(monkeypatch) -> list[bool]:
     """Tells of each block whether the model took over what was trained ahead."""
-    taken: list[bool] = []
-    take = Speculation.take
+    valid: list[bool] = []
+    is_valid = Part.is_valid
 
-    def watched(self, *args):
-        losses = take(self, *args)
-        taken.append(losses is not None)
-        return losses
+    def watched(self):
+        valid.append(is_valid(self))
+        return valid[-1]
 
-    monkeypatch.setattr(Speculation, "take", watched)
-    return taken
+    monkeypatch.setattr(Part, "is_valid", watched)
+    return valid
 
 
+@pytest.fixture
+def plain(run, monkeypatch):
+    """Runs without training ahead: the model makes all updates itself."""
+
+    def plain(*words, name):
+        with monkeypatch.context() as context:
+            context.setattr("src.callbacks.threads.Speculation", lambda model: None)
+            return run(*words, name=name)
+
+    return plain
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
 @pytest.mark.parametrize("optimizer", [(), ("optimizer=adam", "lr=0.0005")])
-def test_two_threads_give_the_bits_of_one(optimizer, run, taken):
+def test_ahead_gives_the_bits_of_the_plain_loop(optimizer, threads, run, plain, valid):
     words = [word for word in WORDS if not (optimizer and word.startswith(("optimizer", "lr")))]
-    one = run(*words, *optimizer, "threads=1", name="one")
-    assert not taken
-    two = run(*words, *optimizer, "threads=2", name="two")
-    assert_same_state(two, one)
-    stops = {row["steps"] for row in results(one)}
+    expected = plain(*words, *optimizer, name="plain")
+    assert not valid
+    found = run(*words, *optimizer, f"threads={threads}", name="found")
+    assert_same_state(found, expected)
+    stops = {row["steps"] for row in results(found)}
     assert len(stops) > 1  # classifiers stopped while others went on: then the next block is made anew
-    assert taken.count(False) == len(stops)  # the first block, and the one after each stop but the last
+    assert valid.count(False) == len(stops)  # the first block, and the one after each stop but the last
+
+
+def test_the_parts_of_a_path_train_what_the_whole_does(run, plain, monkeypatch):
+    """To rounding only: how a sum in a matrix product is split follows from its shape."""
+    monkeypatch.setattr(Speculation, "OUTPUTS", 20)  # two classifiers and one
+    for name, optimizer in (("sgd", ()), ("adam", ("optimizer=adam", "lr=0.0005"))):
+        words = [word for word in WORDS if not (optimizer and word.startswith(("optimizer", "lr")))]
+        words += [*optimizer, "trainer.precision=64-true"]
+        expected, found = plain(*words, name=f"plain_{name}"), run(*words, "threads=2", name=f"parts_{name}")
+        assert_same_state(run(*words, "threads=1", name=f"one_{name}"), found)
+        for row, wanted in zip(results(found), results(expected), strict=True):
+            assert row["steps"] == wanted["steps"]
+            for key in ("last_train_loss", "val_loss", "weight_norm_squared"):
+                assert float(row[key]) == pytest.approx(float(wanted[key]), rel=1e-11)
 
 
 def test_in_every_precision(run):
