@@ -175,12 +175,10 @@ def test_a_wrong_gradient_stops_the_run_before_it_trains(broken, run, monkeypatc
 @pytest.mark.parametrize("factor", [0.0, 2.0])
 def test_a_wrong_l2_gradient_stops_the_run(factor, run, monkeypatch):
     from src.errors import GradientError
-    from src.functions import l2_penalty as module
+    from src.models import linear_classifier as module
 
-    right = module._L2Penalty.backward
-    monkeypatch.setattr(
-        module._L2Penalty, "backward", staticmethod(lambda ctx, g: (right(ctx, g)[0] * factor, right(ctx, g)[1]))
-    )
+    right = module.accumulate_l2_gradient
+    monkeypatch.setattr(module, "accumulate_l2_gradient", lambda p, l2, grad_output: right(p, l2, grad_output * factor))
     with pytest.raises(GradientError):
         run("experiment=report_softmax", "l2=0.02", "epochs=1")
 

@@ -4,15 +4,15 @@ import pytest
 import torch
 from torch.func import hessian, jacfwd, jacrev, vmap
 
-from src.functions.l2_penalty import l2_penalty
+from src.functions.l2_penalty import accumulate_l2_gradient, l2_penalty
 from tests.functions.contract import plain_penalty, relative_error
 
 # torch's own forward-mode tables are built with the deprecated torch.jit.script.
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")
 
 
-def random_arguments(*shape: int, dtype=torch.float64):
-    generator = torch.Generator().manual_seed(3)
+def random_arguments(*shape: int, dtype=torch.float64, seed=3):
+    generator = torch.Generator().manual_seed(seed)
     parameter = torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype)
     return parameter, torch.rand(shape[0], generator=generator, dtype=torch.float64).to(dtype)
 
@@ -25,6 +25,19 @@ def test_by_hand():
     grads = torch.autograd.grad(penalty, (parameter, l2), torch.tensor([1.0, 3.0], dtype=torch.float64))
     assert grads[0].tolist() == [[6.0, 8.0], [1.5, 0.0]]
     assert grads[1].tolist() == [12.5, 1.5]
+
+
+@pytest.mark.parametrize("shape", [(3, 4), (1, 2, 5), (2, 3, 2, 2)])
+def test_accumulated_is_what_backward_adds(shape):
+    generator = torch.Generator().manual_seed(4)
+    for seed in range(100):
+        parameter, l2 = random_arguments(*shape, seed=seed)
+        grad_output = torch.randn(shape[0], generator=generator, dtype=torch.float64)
+        before = torch.randn(shape, generator=generator, dtype=torch.float64)
+        parameter.requires_grad_().grad = before.clone()
+        accumulate_l2_gradient(parameter, l2, grad_output)
+        (expected,) = torch.autograd.grad(plain_penalty(parameter.flatten(1)[:, None], l2), parameter, grad_output)
+        assert relative_error(parameter.grad, before + expected) <= 1e-15
 
 
 @pytest.mark.parametrize("shape", [(3, 4), (1, 2, 5), (2, 3, 2, 2)])

@@ -51,7 +51,7 @@ def test_the_parts_of_a_path_train_what_the_whole_does(run, plain, monkeypatch):
     monkeypatch.setattr(Speculation, "OUTPUTS", 20)  # two classifiers and one
     for name, optimizer in (("sgd", ()), ("adam", ("optimizer=adam", "lr=0.0005"))):
         words = [word for word in WORDS if not (optimizer and word.startswith(("optimizer", "lr")))]
-        words += [*optimizer, "trainer.precision=64-true"]
+        words += [*optimizer, "trainer.precision=64-true", "epochs=3"]
         expected, found = plain(*words, name=f"plain_{name}"), run(*words, "threads=2", name=f"parts_{name}")
         assert_same_state(run(*words, "threads=1", name=f"one_{name}"), found)
         for row, wanted in zip(results(found), results(expected), strict=True):
