@@ -109,25 +109,24 @@ class LinearClassifier(pl.LightningModule):
         """Returns ``C`` (L,) for ``input (N, D)`` and ``target (N,)``."""
         return self.criterion(input.to(self.weight.dtype), self.weight, target, self.bias)[0]
 
-    def differentiate(self, input: Tensor, target: Tensor, share: float = 1.0, processes: int = 1) -> Tensor:
+    def differentiate(self, input: Tensor, target: Tensor, share: float | None = None) -> Tensor:
         """Sets the parameters' gradients to those of ``J``, to 0 once a classifier has stopped; returns ``C`` (L,).
 
         Args:
-            input: ``(N, D)``, of a mini-batch this process's share.
+            input: ``(N, D)``.
             target: ``(N,)``.
-            share: the part of the mini-batch's samples that these are.
-            processes: among which Lightning averages the gradients of ``C``.
+            share: where several processes have a part of the mini-batch each, what this one's counts in their average.
         """
         loss = self.loss(input, target)
         self.weight.grad = self.bias.grad = None
-        if processes == 1:
+        if share is None:
             torch.autograd.backward(loss, self.active)
         else:
-            self.manual_backward(torch.dot(loss, self.active * (share * processes)))
+            self.manual_backward(torch.dot(loss, self.active * share))
         if any(self.hparams.l2):
             for parameter in self.penalized:
                 accumulate_l2_gradient(parameter, self.l2, self.active)
-        return loss.detach() * share
+        return loss.detach()
 
     def training_step(self, block: Block, batch_idx: int) -> Tensor:
         """Makes one update per mini-batch of ``block``; returns each one's loss before its update, (B, L).
@@ -146,14 +145,15 @@ class LinearClassifier(pl.LightningModule):
 
     def make_updates(self, block: Block, optimizer: torch.optim.Optimizer, processes: int = 1) -> Tensor:
         """Makes the updates of ``block``; returns the losses, of this process's share of each mini-batch, (B, L)."""
+        share = block.share * processes if processes > 1 else None
         step = type(optimizer).step.__wrapped__  # torch's profiler hook around it costs a seventh of an update
         losses = []
         with self.stopped_unchanged():
             for input, target in block:
-                losses.append(self.differentiate(input, target, block.share, processes))
+                losses.append(self.differentiate(input, target, share))
                 step(optimizer)
                 del input, target  # the next ones then take their place in memory, which is still in the cache
-        return torch.stack(losses)
+        return torch.stack(losses) * block.share
 
     def count_updates(self, updates: int) -> None:
         """Moves on the trainer's ``global_step`` and the classifiers' own counts."""
