@@ -29,23 +29,17 @@ class Speculation:
         paths, outputs = model.bias.shape
         size = max(1, self.OUTPUTS // outputs)
         self.parts = [Part(model, slice(first, first + size)) for first in range(0, paths, size)]
-        self.tasks: list[Callable[[], None]] = []  # that make the updates, in whatever threads call them
-
-    def prepare(self, block: Block | None, optimizer: torch.optim.Optimizer) -> None:
-        """Makes ready for ``block``, the one after the model's last; None: that was the last of all."""
-        for part in self.parts:
-            part.fetch(optimizer)
-        self.tasks = [partial(part.train, block) for part in self.parts] if block else []
+        self.tasks: list[Callable[[], None]] = []  # that make the next block's updates, in whatever threads call them
 
     def updates(self, block: Block, optimizer: torch.optim.Optimizer) -> Tensor:
         """Makes the model's updates of ``block``, or takes over those made ahead; returns the losses, (B, L)."""
         if not all(part.is_valid() for part in self.parts):
-            self.prepare(block, optimizer)
-            self.model.run_all(self.tasks)
-        for part in self.parts:
-            part.hand_over(optimizer)
-        losses = torch.cat([part.losses for part in self.parts], 1)
-        self.prepare(block.following(), optimizer)
+            for part in self.parts:
+                part.fetch(optimizer)
+            self.model.run_all([partial(part.train, block) for part in self.parts])
+        losses = torch.cat([part.hand_over(optimizer) for part in self.parts], 1)
+        following = block.following()
+        self.tasks = [partial(part.train, following) for part in self.parts] if following else []
         return losses
 
 
@@ -63,7 +57,6 @@ class Part:
     @torch.no_grad()
     def fetch(self, optimizer: torch.optim.Optimizer) -> None:
         """Takes over the whole's parameters, with the optimizer's settings and what it remembers of them."""
-        self.losses = None
         self.model.active.copy_(self.whole.active[self.rows])
         for theirs, own in zip(optimizer.param_groups, self.optimizer.param_groups, strict=True):
             own.update(theirs, params=own["params"])
@@ -82,13 +75,14 @@ class Part:
         return self.losses is not None and torch.equal(self.model.active, self.whole.active[self.rows])
 
     @torch.no_grad()
-    def hand_over(self, optimizer: torch.optim.Optimizer) -> None:
-        """Gives the whole its parameters, and its optimizer what this one remembers of them."""
+    def hand_over(self, optimizer: torch.optim.Optimizer) -> Tensor:
+        """Gives the whole its parameters, and its optimizer what this one remembers of them; returns the losses."""
         for own, theirs in zip(self.model.parameters(), self.whole.parameters(), strict=True):
             theirs[self.rows] = own
             for name, memory in self.optimizer.state.get(own, {}).items():
-                if memory.dim():
-                    kept = optimizer.state[theirs].setdefault(name, torch.zeros_like(theirs))
-                    kept[self.rows] = memory
-                else:
-                    optimizer.state[theirs][name] = memory.clone()
+                kept = optimizer.state[theirs]
+                if name not in kept:
+                    kept[name] = torch.zeros_like(theirs if memory.dim() else memory)
+                kept[name][self.rows if memory.dim() else ...] = memory
+        losses, self.losses = self.losses, None
+        return losses
