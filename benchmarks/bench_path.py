@@ -41,8 +41,7 @@ def run(options: Options) -> list[Table]:
         "Whole call: with reading the data, building and the last evaluation, in one process, as a multirun.",
         "Training alone: `Trainer.fit` without evaluations, logger and callbacks.",
         "Matrix products only: mini-batches taken, and two products with each; learns nothing.",
-        "Threads: `auto` as the configuration chooses, and `threads=1`. OpenMP's idle threads spin here, as they do by "
-        "default; `train.py` lets them sleep.",
+        "Threads: `auto` as the configuration chooses, and `threads=1`.",
         f"The path of {most}, and that of {many} beside it: {few.rounds} rounds, not warmed.",
     ]
     columns = ["contestant", "threads", "median s", "min", "max"]

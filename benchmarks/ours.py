@@ -7,7 +7,7 @@ import threading
 import time
 import warnings
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +25,8 @@ from benchmarks.harness import ROOT, scratch
 from benchmarks.peers import End, Problem
 from src.data.blocks import BlockLoader
 from src.data.mnist import MNISTDataModule
+from src.models.linear_classifier import LinearClassifier
+from src.models.speculation import Part
 
 
 class Screen(io.StringIO):
@@ -123,8 +125,9 @@ class Profile:
         setattr(owner, attribute, watched)
 
 
-def watch_run(profile: Profile, trainer: pl.Trainer, model: pl.LightningModule) -> None:
+def watch_run(profile: Profile, stack: ExitStack, trainer: pl.Trainer, model: pl.LightningModule) -> None:
     """Watches what happens once per check: little enough to be left on in every run."""
+    watch_classes(profile, stack, {"updates": (Part, "train")})
     profile.watch("updates", model, "training_step")
     profile.watch("evaluation", model, "validation_step")
     profile.watch("evaluation", model, "on_validation_epoch_end")
@@ -134,18 +137,24 @@ def watch_run(profile: Profile, trainer: pl.Trainer, model: pl.LightningModule) 
                 profile.watch(type(callback).__name__, callback, hook)
 
 
-def watch_update(profile: Profile, stack: ExitStack, model: pl.LightningModule) -> None:
+def watch_update(profile: Profile, stack: ExitStack) -> None:
     """Watches what updates and evaluations consist of, which slows them down a little."""
-    for name in ("criterion", "decide", "differentiate"):
-        profile.watch(f"> {name}", model, name)
     classes = {
-        "mini-batch": (BlockLoader, "minibatch"),
-        "backward": (torch.autograd, "backward"),
-        "optimizer.step": (torch.optim.SGD.step, "__wrapped__"),
+        "> mini-batch": (BlockLoader, "minibatch"),
+        "> differentiate": (LinearClassifier, "differentiate"),
+        "> backward": (torch.autograd, "backward"),
+        "> optimizer.step": (torch.optim.SGD.step, "__wrapped__"),
+        "> loss_and_hits": (LinearClassifier, "loss_and_hits"),
+        "> hits": (LinearClassifier, "hits"),
     }
+    watch_classes(profile, stack, classes)
+
+
+def watch_classes(profile: Profile, stack: ExitStack, classes: Mapping[str, tuple[object, str]]) -> None:
+    """Watches functions until ``stack`` puts the originals back."""
     for name, (owner, attribute) in classes.items():
-        stack.enter_context(patch.object(owner, attribute, getattr(owner, attribute)))  # put back in the end
-        profile.watch(f"> {name}", owner, attribute)
+        stack.enter_context(patch.object(owner, attribute, getattr(owner, attribute)))
+        profile.watch(name, owner, attribute)
 
 
 @dataclass
@@ -184,10 +193,10 @@ def run_in(folder: Path, cfg: DictConfig, *, test: bool, detail: bool) -> Run:
 
     def fit(trainer: pl.Trainer, model: pl.LightningModule, datamodule: pl.LightningDataModule, **kwargs) -> None:
         setup(datamodule)
-        watch_run(profile, trainer, model)
         with ExitStack() as stack:
+            watch_run(profile, stack, trainer, model)
             if detail:
-                watch_update(profile, stack, model)
+                watch_update(profile, stack)
             found["checks"] = count_calls(model, "on_validation_epoch_end")
             start = time.perf_counter()
             original(trainer, model, datamodule=datamodule, **kwargs)
