@@ -174,8 +174,8 @@ def breakdown(our: Ours, rounds: int) -> Table:
         rows.append([name, *spread(sample, 1e-3), 100 * sample.median / whole.median])
     rows.append(["all", *spread(whole, 1e-3), 100.0])
     note = (
-        "Per epoch, in the main thread, which makes the updates while another one evaluates; `evaluation` is what it "
-        "then has to wait or do itself. Callbacks by class, the gradient check and last saves divided too."
+        "Per epoch, in the main thread, which mostly makes the updates while another evaluates; `evaluation` is what "
+        "it then waits or does itself. Callbacks by class, the gradient check and last saves divided too."
     )
     return Table("breakdown", "Where ours spends its time", ["part", "median ms", "min", "max", "%"], rows, [note])
 

@@ -19,8 +19,8 @@ OPTIONS |= {"--multirun", "-m", "--shell-completion", "-sc", "--info", "-i"}
 GROUPS = {path.parent.name for path in CONF.glob("*/*.yaml")} | {"hydra/launcher"}  # an option could be a path
 HYDRA_KEYS = {"hydra.run.dir", "hydra.sweep.dir", "hydra/launcher", "hydra.launcher.n_jobs", "hydra.verbose"}
 
-# A thread that has nothing to do sleeps. If it spins, as is OpenMP's default, a neighbour that takes one core makes
-# every small matrix product wait for the spinning thread's whole time slice. Read when torch is imported.
+# OpenMP's threads serve while the data is read, and then never more (see Threads): they are to sleep, where by default
+# they would spin. Read when torch is imported.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 

@@ -16,7 +16,8 @@ class GradientCheck(pl.Callback):
     """Compares directional derivatives: the derived gradient's against 5-point central differences, in float64.
 
     The point is random, since at the start, where the weights are zero, a missing L2 gradient would not show. An
-    error in any entry of the gradient shows along a random direction.
+    error in any entry of the gradient shows along a random direction. The gradient is that of ``differentiate``, as
+    training takes it, in one process.
 
     Args:
         tolerance: largest relative error accepted, over the directions, for each classifier.

@@ -20,7 +20,8 @@ class Threads(pl.Callback):
     """Shares the processor out: to parts of the sets that are evaluated, and to the next block's updates meanwhile.
 
     Each part has one thread, so that threads wait for one another at a check's end only. Two that meet at every small
-    matrix product gain little, and lose much when a neighbour takes a core.
+    matrix product gain little, and lose much when a neighbour takes a core. Everything has one thread in precision
+    bf16-mixed, and updates do in a distributed run.
 
     Args:
         count: number of threads, or ``"auto"``: a thread for every core that the process may use, in a distributed run
@@ -52,8 +53,11 @@ class Threads(pl.Callback):
         left = iter(range(len(calls)))
 
         def work() -> None:
-            for index in left:
-                results[index] = calls[index]()
+            try:
+                for index in left:
+                    results[index] = calls[index]()
+            finally:
+                list(left)  # after an error nothing is begun any more
 
         others = [self.pool.submit(work) for _ in range(self.count - 1)]
         work()
@@ -66,8 +70,8 @@ class Threads(pl.Callback):
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: LinearClassifier) -> None:
         if self.side_by_side and trainer.world_size == 1:
-            pl_module.speculation = Speculation(pl_module)
-        ahead = ", the next block's updates meanwhile" if pl_module.speculation else ""
+            pl_module.speculation = Speculation(pl_module, ahead=self.pool is not None)
+        ahead = ", the next block's updates meanwhile" if pl_module.speculation and self.pool else ""
         log.info("Threads: %d for an evaluation%s; 1 for an update", self.count if self.pool else 1, ahead)
 
     def state_dict(self) -> dict[str, Any]:

@@ -192,7 +192,8 @@ class LinearClassifier(pl.LightningModule):
     @torch.inference_mode()
     def loss_and_hits(self, input: Tensor, target: Tensor) -> Tensor:
         """Returns the summed loss and the number of right decisions, (2, L) in float64."""
-        loss, logits = self.criterion(input.to(self.weight.dtype), self.weight, target, self.bias)
+        dtype = torch.promote_types(self.weight.dtype, torch.float32)  # half precision would round the loss of a set
+        loss, logits = self.criterion(input.to(dtype), self.weight.to(dtype), target, self.bias.to(dtype))
         return torch.stack((loss.double() * len(target), (self.decide(logits) == target).sum(1)))
 
     @torch.inference_mode()

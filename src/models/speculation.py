@@ -1,5 +1,6 @@
 """Speculative training: the next block is trained while what the last one led to is evaluated."""
 
+import math
 from collections.abc import Callable
 from functools import partial
 
@@ -20,26 +21,27 @@ class Speculation:
 
     Args:
         model: trains on the CPU in one process.
+        ahead: whether to train ahead: of no use to one thread. The parts, and so the bits, are the same.
     """
 
     OUTPUTS = 500  # of a part, L * K; smaller parts would be slowed down by one another's Python
 
-    def __init__(self, model: LinearClassifier) -> None:
-        self.model = model
+    def __init__(self, model: LinearClassifier, ahead: bool) -> None:
+        self.model, self.ahead = model, ahead
         paths, outputs = model.bias.shape
-        size = max(1, self.OUTPUTS // outputs)
+        size = math.ceil(paths / math.ceil(paths * outputs / self.OUTPUTS))
         self.parts = [Part(model, slice(first, first + size)) for first in range(0, paths, size)]
         self.tasks: list[Callable[[], None]] = []  # that make the next block's updates, in whatever threads call them
 
     def updates(self, block: Block, optimizer: torch.optim.Optimizer) -> Tensor:
         """Makes the model's updates of ``block``, or takes over those made ahead; returns the losses, (B, L)."""
-        if not all(part.is_valid() for part in self.parts):
-            for part in self.parts:
-                part.fetch(optimizer)
-            self.model.run_all([partial(part.train, block) for part in self.parts])
+        to_be_made = [part for part in self.parts if not part.is_valid()]
+        for part in to_be_made:
+            part.fetch(optimizer)
+        self.model.run_all([partial(part.train, block) for part in to_be_made])
         losses = torch.cat([part.hand_over(optimizer) for part in self.parts], 1)
         following = block.following()
-        self.tasks = [partial(part.train, following) for part in self.parts] if following else []
+        self.tasks = [partial(part.train, following) for part in self.parts] if following and self.ahead else []
         return losses
 
 
@@ -66,7 +68,7 @@ class Part:
                 self.optimizer.state[own][name] = (memory[self.rows] if memory.dim() else memory).clone()
 
     def train(self, block: Block) -> None:
-        """Makes the updates of ``block``."""
+        """Makes the updates of ``block``, also in the midst of an evaluation, where Lightning records no gradients."""
         with torch.inference_mode(False), torch.enable_grad():
             self.losses = self.model.make_updates(block, self.optimizer)
 
