@@ -15,8 +15,8 @@ from src.errors import InputError
 from src.functions.l2_penalty import accumulate_l2_gradient, l2_penalty
 from src.functions.linear_map import linear_map
 
-# What is evaluated at once: logits that stay in a core's cache, yet not too few samples, for every part has a price.
-LOGITS_AT_ONCE, LEAST_SAMPLES = 200_000, 1000
+# What is evaluated at once: much, for threads disturb one another at every step of Python between two operations.
+LOGITS_AT_ONCE, LEAST_SAMPLES = 700_000, 1000
 
 
 def in_turn(calls: Sequence[Callable[[], Any]]) -> list[Any]:
