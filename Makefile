@@ -15,7 +15,7 @@ torture: .venv/ready
 	$(BIN)/python -m pytest tests/torture -m "torture or not torture" $(ARGS)
 
 report: .venv/ready
-	$(BIN)/python -m src.report
+	$(BIN)/python -m report
 
 bench: .venv/bench-ready
 	$(BIN)/python -m benchmarks $(ARGS)
@@ -36,11 +36,12 @@ lock: .venv/ready
 
 # The lock where it was made for, Linux on x86-64 with Python 3.11; elsewhere the pinned requirements.
 TESTED = import platform as p; print(p.system(), p.machine(), *p.python_version_tuple()[:2])
-.venv/ready: requirements.txt requirements.lock
+.venv/ready: requirements.txt requirements.lock pyproject.toml
 	$(PYTHON) -m venv .venv
 	if [ "$$($(PYTHON) -c '$(TESTED)')" = "Linux x86_64 3 11" ]; \
 		then $(BIN)/python -m pip install --quiet --require-hashes -r requirements.lock; \
 		else $(BIN)/python -m pip install --quiet -r requirements.txt; fi
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
 	touch $@
 
 .venv/bench-ready: .venv/ready benchmarks/requirements.txt

@@ -7,16 +7,17 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from src.command_line import command_line
-from src.config import CONF, check, l2_path
-from src.runs import LAST, is_unfinished, one_run, stored_config
+import src  # noqa: F401
+from handgrad.cli.command_line import command_line
+from handgrad.cli.settings import CONF, check, l2_path
+from handgrad.runs.folder import LAST, is_unfinished, one_run, stored_config
 
 
 def train(cfg: DictConfig, folder: Path) -> None:
     """Trains what ``cfg`` describes in ``folder``; goes on from the checkpoint there, if there is one."""
     from hydra.utils import instantiate  # Lightning is imported from here on: its lines reach the run's log
 
-    from src.checkpoint_io import WholeCheckpointIO
+    from handgrad.runs.checkpoint import WholeCheckpointIO
 
     l2 = l2_path(cfg)
     data = instantiate(cfg.data)

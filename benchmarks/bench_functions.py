@@ -7,9 +7,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks.harness import DEFAULT, ONE, Options, Sample, Table, alternate, spread, threads, timed
-from src.functions.l2_penalty import l2_penalty
-from src.functions.linear_binary_cross_entropy import linear_binary_cross_entropy
-from src.functions.linear_cross_entropy import linear_cross_entropy
+from handgrad.functions.l2_penalty import l2_penalty
+from handgrad.functions.linear_binary_cross_entropy import linear_binary_cross_entropy
+from handgrad.functions.linear_cross_entropy import linear_cross_entropy
 
 BATCH, FEATURES, CLASSES = 128, 784, 10
 Loss = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]  # input, weight (L, K, D), target, bias (L, K) -> loss (L,)

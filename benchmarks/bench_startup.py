@@ -15,7 +15,8 @@ COMMANDS = {
     "train.py --help": ["train.py", "--help"],
     "train.py epochs=1, one mini-batch": ["train.py", "epochs=1", "data.split=course", "data.train_size=128"],
 }
-OURS = "import src.models.softmax_regression, src.data.mnist, src.callbacks.results, src.loggers.tensorboard"
+PARTS = ("models.softmax_regression", "data.mnist", "callbacks.results", "loggers.tensorboard")
+OURS = "import " + ", ".join(f"handgrad.{part}" for part in PARTS)
 QUICK = ("python itself", "train.py --help")
 SLOWEST = 12
 

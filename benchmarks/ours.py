@@ -23,10 +23,10 @@ from omegaconf import DictConfig, open_dict
 import train
 from benchmarks.harness import ROOT, scratch
 from benchmarks.peers import End, Problem
-from src.data.blocks import BlockLoader
-from src.data.mnist import MNISTDataModule
-from src.models.linear_classifier import LinearClassifier
-from src.models.speculation import Part
+from handgrad.data.blocks import BlockLoader
+from handgrad.data.mnist import MNISTDataModule
+from handgrad.models.linear_classifier import LinearClassifier
+from handgrad.models.speculation import Part
 
 
 class Screen(io.StringIO):
@@ -39,7 +39,7 @@ class Screen(io.StringIO):
 @contextmanager
 def screen() -> Iterator[None]:
     """Hides what a run says, without the progress bar noticing; Lightning's and torch's warnings too."""
-    levels = [(log, log.level) for log in map(logging.getLogger, ("pytorch_lightning", "src"))]
+    levels = [(log, log.level) for log in map(logging.getLogger, ("pytorch_lightning", "handgrad"))]
     with redirect_stdout(Screen()), redirect_stderr(Screen()), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for log, _ in levels:

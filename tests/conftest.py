@@ -15,10 +15,10 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, open_dict
 
 import train as program
-from src.command_line import command_line
-from src.config import CONF
-from src.data.mnist_files import prepare
-from src.runs import register_resolvers
+from handgrad.cli.command_line import command_line
+from handgrad.cli.settings import CONF
+from handgrad.data.mnist_files import prepare
+from handgrad.runs.folder import register_resolvers
 
 DATA = CONF.parent / "data"
 

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from src.config import CONF
+from handgrad.cli.settings import CONF
 
 REPOSITORY = CONF.parent
 WANTED = [

@@ -12,8 +12,8 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from src.config import CONF
-from src.stopping import Interrupted, Stopping
+from handgrad.cli.settings import CONF
+from handgrad.runs.signals import Interrupted, Stopping
 from tests.conftest import DATA
 
 WORDS = [
@@ -63,7 +63,7 @@ def test_killed_at_a_random_update_it_goes_on_bit_for_bit(seed, run, unbroken, m
 
     With two threads it falls into a block that is trained ahead.
     """
-    from src.models.softmax_regression import SoftmaxRegression
+    from handgrad.models.softmax_regression import SoftmaxRegression
 
     total = state(unbroken)["global_step"]
     left = random.Random(seed).randrange(1, total)
@@ -123,7 +123,7 @@ def test_a_second_signal_stops_at_once():
 @pytest.mark.parametrize("path", ["l2=0", "l2=[0,1]"])
 def test_a_signal_after_the_last_update(path, command, tmp_path, monkeypatch):
     """Nothing is left to train; the curves must survive, and the best weights and the results be written."""
-    from src.callbacks.results import Results
+    from handgrad.callbacks.results import Results
 
     words = ("experiment=report_logistic", "epochs=1", path)
     assert command(*words, "hydra.run.dir=outputs/whole").code == 0
@@ -141,8 +141,8 @@ def test_a_signal_after_the_last_update(path, command, tmp_path, monkeypatch):
 
 
 def test_after_an_error_signals_are_obeyed_at_once(run):
-    from src.errors import InputError
-    from src.stopping import stopping
+    from handgrad.errors import InputError
+    from handgrad.runs.signals import stopping
 
     with pytest.raises(InputError, match="diverged"):
         run("experiment=report_softmax", "lr=1e38", "epochs=1", "threads=2")
@@ -160,7 +160,7 @@ def test_a_resumed_run_that_has_finished_is_left_alone(command, tmp_path):
 
 
 def test_a_checkpoint_of_another_model_is_refused(run):
-    from src.errors import InputError
+    from handgrad.errors import InputError
 
     folder = run("experiment=report_logistic", "epochs=1", "logger=none", name="a")
     (folder / "results.csv").unlink()
@@ -180,7 +180,7 @@ def test_a_hostile_stored_configuration_is_not_built(command, tmp_path):
     shutil.copy(stored, tmp_path / "stored.yaml")
     for target in ("os.mkdir", "torch.load"):
         text = (tmp_path / "stored.yaml").read_text()
-        hostile = text.replace("src.data.mnist.MNISTDataModule", target)
+        hostile = text.replace("handgrad.data.mnist.MNISTDataModule", target)
         stored.write_text(hostile.replace("root: data", f"path: {tmp_path}/ran"))
         ended = command("resume=outputs/x")
         assert ended.code == 1

@@ -1,5 +1,6 @@
 """The program as a whole: the report's experiments give the reference's numbers; a run leaves what it promises."""
 
+import importlib
 import logging
 
 import numpy as np
@@ -7,8 +8,8 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from src.callbacks.results import COLUMNS
-from src.data.mnist import MNISTDataModule
+from handgrad.callbacks.results import COLUMNS
+from handgrad.data.mnist import MNISTDataModule
 from tests.conftest import DATA, results
 
 # Settings, and for each l2: steps, loss train / val, accuracy train / val, sum w^2 of the last weights; from an
@@ -121,7 +122,7 @@ def test_files_and_results_of_a_full_run(run, caplog, capsys):
 
 
 def test_best_checkpoint_holds_the_best_weights(run):
-    from src.models.softmax_regression import SoftmaxRegression
+    from handgrad.models.softmax_regression import SoftmaxRegression
 
     folder = run("experiment=report_l2", "l2=[0,2]", "epochs=5")
     model = SoftmaxRegression.load_from_checkpoint(folder / "checkpoints" / "best.ckpt", weights_only=True)
@@ -158,9 +159,9 @@ def scalars(folder, tag):
 
 @pytest.mark.parametrize("broken", [1.0005, 0.0, -1.0, 2.0])
 def test_a_wrong_gradient_stops_the_run_before_it_trains(broken, run, monkeypatch, tmp_path):
-    from src.errors import GradientError
-    from src.functions import linear_cross_entropy as module
+    from handgrad.errors import GradientError
 
+    module = importlib.import_module("handgrad.functions.linear_cross_entropy")
     right = module._LinearCrossEntropy.backward
 
     def wrong(ctx, *grads):
@@ -174,8 +175,8 @@ def test_a_wrong_gradient_stops_the_run_before_it_trains(broken, run, monkeypatc
 
 @pytest.mark.parametrize("factor", [0.0, 2.0])
 def test_a_wrong_l2_gradient_stops_the_run(factor, run, monkeypatch):
-    from src.errors import GradientError
-    from src.models import linear_classifier as module
+    from handgrad.errors import GradientError
+    from handgrad.models import linear_classifier as module
 
     right = module.accumulate_l2_gradient
     monkeypatch.setattr(module, "accumulate_l2_gradient", lambda p, l2, grad_output: right(p, l2, grad_output * factor))
@@ -184,7 +185,7 @@ def test_a_wrong_l2_gradient_stops_the_run(factor, run, monkeypatch):
 
 
 def test_divergence_is_told(run):
-    from src.errors import InputError
+    from handgrad.errors import InputError
 
     with pytest.raises(InputError, match=r"loss/(train|val) is (nan|inf) at l2=0 after \d+ updates"):
         run("experiment=report_softmax", "lr=1e38", "epochs=3")
@@ -200,7 +201,7 @@ def test_seed_decides_the_order(run):
 
 
 def test_logits_of_the_module(run):
-    from src.models.logistic_regression import LogisticRegression
+    from handgrad.models.logistic_regression import LogisticRegression
 
     model = LogisticRegression(num_features=3, num_classes=2, l2=[0, 1], penalize_bias=False)
     torch.nn.init.normal_(model.weight)

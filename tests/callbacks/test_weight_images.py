@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from src.callbacks.weight_images import weight_image
+from handgrad.callbacks.weight_images import weight_image
 
 
 def test_colours_and_places():

@@ -8,7 +8,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-from src.data.blocks import Block, BlockLoader, WholeSets
+from handgrad.data.blocks import Block, BlockLoader, WholeSets
 
 GRID = [
     (batches, remainder, epochs, interval, shuffle)

@@ -9,9 +9,9 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from src.data import mnist
-from src.data.mnist import MNISTDataModule
-from src.errors import InputError
+from handgrad.data import mnist
+from handgrad.data.mnist import MNISTDataModule
+from handgrad.errors import InputError
 
 ARCHIVES = Path(__file__).parents[2] / "data/MNIST/raw"
 DEFAULTS = dict(split="full", digits=range(10), shuffle=True, batch_size=128, seed=0, epochs=50)

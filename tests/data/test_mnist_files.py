@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from src.data import mnist_files
-from src.data.mnist_files import PINS, Pin, prepare
-from src.errors import InputError
+from handgrad.data import mnist_files
+from handgrad.data.mnist_files import PINS, Pin, prepare
+from handgrad.errors import InputError
 
 REPOSITORY = Path(__file__).parents[2]
 CONTENTS = {"images": bytes(range(256)) * 300, "labels": b"0123456789" * 7}
@@ -176,7 +176,7 @@ def test_files_that_torchvision_would_prefer_unverified_are_refused(name, tmp_pa
 
 EXTRACT = """
 import json, os, sys
-from src.data import mnist_files
+from handgrad.data import mnist_files
 mnist_files.PINS = {name: mnist_files.Pin(*pin) for name, pin in json.loads(sys.argv[2]).items()}
 if sys.argv[3] == "stop half-way":
     os.fsync = lambda descriptor: (print("half-way", flush=True), sys.stdin.read())

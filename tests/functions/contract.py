@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from src.functions.linear_binary_cross_entropy import linear_binary_cross_entropy
-from src.functions.linear_cross_entropy import linear_cross_entropy
+from handgrad.functions.linear_binary_cross_entropy import linear_binary_cross_entropy
+from handgrad.functions.linear_cross_entropy import linear_cross_entropy
 
 STEP = 4e-3  # of a logit: truncation and rounding of the five-point formula then both stay below 1e-9
 

@@ -5,8 +5,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from src.functions.l2_penalty import l2_penalty
-from src.functions.linear_cross_entropy import linear_cross_entropy
+from handgrad.functions.l2_penalty import l2_penalty
+from handgrad.functions.linear_cross_entropy import linear_cross_entropy
 from tests.functions.contract import (
     LOSSES,
     Case,

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.func import hessian, jacfwd, jacrev, vmap
 
-from src.functions.l2_penalty import accumulate_l2_gradient, l2_penalty
+from handgrad.functions.l2_penalty import accumulate_l2_gradient, l2_penalty
 from tests.functions.contract import plain_penalty, relative_error
 
 # torch's own forward-mode tables are built with the deprecated torch.jit.script.

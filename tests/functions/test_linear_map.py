@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from src.functions.linear_map import GROUP, linear_map
+from handgrad.functions.linear_map import GROUP, linear_map
 from tests.functions.contract import plain_logits
 
 

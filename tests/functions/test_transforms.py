@@ -7,7 +7,7 @@ import torch
 import torch.autograd.forward_ad as forward_ad
 from torch.func import grad, hessian, jacfwd, jacrev, jvp, vmap
 
-from src.functions.l2_penalty import l2_penalty
+from handgrad.functions.l2_penalty import l2_penalty
 from tests.functions.contract import LOSSES, Loss, plain_penalty, relative_error
 
 ALL = (0, 1, 2)  # input, weight, bias

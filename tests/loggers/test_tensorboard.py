@@ -5,7 +5,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import plugin_data_pb2
 
-from src.loggers.tensorboard import TensorBoardPathLogger
+from handgrad.loggers.tensorboard import TensorBoardPathLogger
 
 
 def scalars(folder, tag):

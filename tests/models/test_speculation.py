@@ -2,7 +2,7 @@
 
 import pytest
 
-from src.models.speculation import Part, Speculation
+from handgrad.models.speculation import Part, Speculation
 from tests.conftest import results
 from tests.test_resume import WORDS, assert_same_state
 
@@ -27,7 +27,7 @@ def plain(run, monkeypatch):
 
     def plain(*words, name):
         with monkeypatch.context() as context:
-            context.setattr("src.callbacks.threads.Speculation", lambda model, ahead: None)
+            context.setattr("handgrad.callbacks.threads.Speculation", lambda model, ahead: None)
             return run(*words, name=name)
 
     return plain
@@ -70,7 +70,7 @@ def test_in_every_precision(run):
 
 
 def test_what_fails_ahead_fails_the_run(run, monkeypatch):
-    from src.data.blocks import BlockLoader
+    from handgrad.data.blocks import BlockLoader
 
     minibatch = BlockLoader.minibatch
 

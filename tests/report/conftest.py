@@ -8,9 +8,9 @@ import pytest
 import torch
 import yaml
 
-from src.loggers.tensorboard import TensorBoardPathLogger
-from src.report.runs import COMMANDS, Command, Overrides
-from src.report.splits import Split, load_small, load_split
+from handgrad.loggers.tensorboard import TensorBoardPathLogger
+from report.runs import COMMANDS, Command, Overrides
+from report.splits import Split, load_small, load_split
 
 BATCHES, INTERVAL = 8, 3  # updates per epoch, and between two checks: lcm 24
 SIDE = 28

@@ -2,7 +2,7 @@
 
 import pytest
 
-from src.report.__main__ import DERIVATION, report
+from report.__main__ import DERIVATION, report
 from tests.test_browser import errors, needs_chromium
 
 FIGURES = """

@@ -1,7 +1,7 @@
 import re
 from pathlib import Path
 
-from src.report.derivation import render, render_file
+from report.derivation import render, render_file
 
 
 def test_mathematics_becomes_mathml():

@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 import torch
 
-from src.loggers.tensorboard import TensorBoardPathLogger
-from src.report.events import Curve, Run, block_mean, number, read_results, read_scalars
+from handgrad.loggers.tensorboard import TensorBoardPathLogger
+from handgrad.runs.results import number, read_results
+from report.events import Curve, Run, block_mean, read_scalars
 
 
 def log(logger: TensorBoardPathLogger, first: int, values: list[float]) -> None:

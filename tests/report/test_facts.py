@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from src.report.events import Curve
-from src.report.facts import find_spikes, inside, small_facts, split_facts, standard_error
+from report.events import Curve
+from report.facts import find_spikes, inside, small_facts, split_facts, standard_error
 
 
 def test_spikes_are_found_where_they_were_put(splits):

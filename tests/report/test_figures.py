@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
 
-from src.report import figures, style
+from handgrad.plots import style
+from report import figures
 
 STEPS = "Number of Training Steps"
 LIMITS = {"1": (0, 0.2), "2": (0.93, 0.99), "4": (0.2, 0.6), "5": (0.89, 0.93), "7": (0.7, 0.95)}

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from src.report.__main__ import report
+from report.__main__ import report
 
 
 class Page(HTMLParser):

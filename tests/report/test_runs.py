@@ -1,7 +1,7 @@
 import pytest
 
-from src.report import runs
-from src.report.runs import COMMANDS, Command, CommandFailed, finished_jobs, perform, perform_all
+from report import runs
+from report.runs import COMMANDS, Command, CommandFailed, finished_jobs, perform, perform_all
 from tests.report.conftest import write_command, write_run
 
 ONE = Command("one", ("experiment=report_logistic", "threads=1"))
@@ -84,4 +84,4 @@ def test_missing_weights_are_looked_at_without_training_again(tmp_path, monkeypa
     called = []
     monkeypatch.setattr(runs, "call", lambda arguments, log: called.append(arguments))
     perform_all(tmp_path, (command,))
-    assert called == [["-m", "src.report.weights", str(tmp_path / "path")]]
+    assert called == [["-m", "report.weights", str(tmp_path / "path")]]

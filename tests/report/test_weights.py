@@ -3,8 +3,8 @@ import pytest
 import torch
 import yaml
 
-from src.checkpoint_io import WholeCheckpointIO
-from src.report.weights import accuracy, class_means, correlation, main, rounded_share, softmax
+from handgrad.runs.checkpoint import WholeCheckpointIO
+from report.weights import accuracy, class_means, correlation, main, rounded_share, softmax
 
 
 def test_an_all_zero_output_scores_ninety_percent_by_the_wrong_metric():
@@ -33,7 +33,12 @@ def test_correlation_ignores_scale_and_offset():
 def test_zero_weights_of_a_real_checkpoint(tmp_path):
     state = {"weight": torch.zeros(1, 10, 784), "bias": torch.zeros(1, 10), "l2": torch.zeros(1)}
     WholeCheckpointIO().save_checkpoint({"state_dict": state}, tmp_path / "checkpoints" / "last.ckpt")
-    data = {"_target_": "src.data.mnist.MNISTDataModule", "root": "data", "split": "report", "digits": list(range(10))}
+    data = {
+        "_target_": "handgrad.data.mnist.MNISTDataModule",
+        "root": "data",
+        "split": "report",
+        "digits": list(range(10)),
+    }
     data |= {"shuffle": False, "batch_size": 128, "seed": 0, "epochs": 1}
     (tmp_path / ".hydra").mkdir()
     (tmp_path / ".hydra" / "config.yaml").write_text(yaml.safe_dump({"data": data}))

@@ -11,17 +11,17 @@ import torch
 import torch.utils.tensorboard
 import torchvision  # noqa: F401
 
-import src.callbacks.results
-import src.callbacks.weight_images
-import src.data.mnist
-import src.loggers.tensorboard
-import src.models.logistic_regression
-import src.models.softmax_regression
-import src.trainer  # noqa: F401
+import handgrad.callbacks.results
+import handgrad.callbacks.weight_images
+import handgrad.data.mnist
+import handgrad.loggers.tensorboard
+import handgrad.models.logistic_regression
+import handgrad.models.softmax_regression
+import handgrad.training.trainer  # noqa: F401
 import train
-from src.checkpoint_io import WholeCheckpointIO
-from src.command_line import command_line
-from src.data.mnist_files import prepare
+from handgrad.cli.command_line import command_line
+from handgrad.data.mnist_files import prepare
+from handgrad.runs.checkpoint import WholeCheckpointIO
 
 
 def redirect(output: Path) -> None:

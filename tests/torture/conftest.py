@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from src.config import CONF
+from handgrad.cli.settings import CONF
 from tests.conftest import DATA
 from tests.torture import child
 

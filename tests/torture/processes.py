@@ -4,7 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from src.config import CONF
+from handgrad.cli.settings import CONF
 from tests.conftest import DATA
 
 

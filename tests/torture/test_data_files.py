@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from src.data.mnist_files import PINS
+from handgrad.data.mnist_files import PINS
 from tests.conftest import DATA
 
 LABELS, IMAGES = "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte"
@@ -102,7 +102,7 @@ def test_a_file_that_is_a_folder_is_told(raw, command):
 
 def test_a_read_only_folder_is_told_when_it_must_be_written(raw, command, monkeypatch):
     """Good files are read from it all the same. Permission bits would not stop a test that runs as root."""
-    from src.data import mnist_files
+    from handgrad.data import mnist_files
 
     def read_only(path, mode="r"):
         if mode != "rb":

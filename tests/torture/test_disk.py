@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from src.checkpoint_io import WholeCheckpointIO
-from src.errors import InputError
+from handgrad.errors import InputError
+from handgrad.runs.checkpoint import WholeCheckpointIO
 from tests.torture.trials import state_digest
 
 ENDLESS = ("experiment=report_l2", "l2=[0,0.2,2]", "epochs=1000", "optimizer.momentum=0.9", "lr=0.002")

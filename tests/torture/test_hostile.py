@@ -10,7 +10,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from src.checkpoint_io import MARK, WholeCheckpointIO
+from handgrad.runs.checkpoint import MARK, WholeCheckpointIO
 
 RAN = "ran"  # a folder that only hostile code makes
 FOREIGN = f"# @package _global_\nhydra: {{callbacks: {{x: {{_target_: os.mkdir, path: {RAN}}}}}}}\n"
@@ -152,7 +152,7 @@ def test_a_checkpoint_with_a_valid_checksum_runs_no_code(content, stopped, comma
 
 def test_a_checkpoint_names_nothing_that_builds_the_model(stopped, command, tmp_path):
     """Lightning before 2.6.6 ran whatever the hyperparameters named, ``weights_only`` or not (CVE-2026-58659)."""
-    from src.models.logistic_regression import LogisticRegression
+    from handgrad.models.logistic_regression import LogisticRegression
 
     path = stopped / "checkpoints" / "last.ckpt"
     checkpoint = torch.load(path, weights_only=True)

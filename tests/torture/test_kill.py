@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from src.checkpoint_io import WholeCheckpointIO
-from src.data.mnist_files import PINS
+from handgrad.data.mnist_files import PINS
+from handgrad.runs.checkpoint import WholeCheckpointIO
 from tests.conftest import DATA
 from tests.torture import child
 from tests.torture.conftest import Program

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from src.checkpoint_io import WholeCheckpointIO
+from handgrad.runs.checkpoint import WholeCheckpointIO
 
 
 def trials(short: int, long: int) -> list[Any]:

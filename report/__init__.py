@@ -1,0 +1,3 @@
+"""The course report, drawn from runs of this project: a client of the package like any other."""
+
+import src  # noqa: F401

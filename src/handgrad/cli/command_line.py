@@ -1,0 +1,138 @@
+"""The command line around Hydra: which words are accepted, what may be resumed, and how the program ends."""
+
+import logging
+import os
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from handgrad.cli.messages import one_line
+from handgrad.cli.settings import CONF
+from handgrad.errors import InputError
+from handgrad.runs.folder import CONFIG, LAST, failures, latest_run, latest_sweep, register_resolvers, tell_stopped
+from handgrad.runs.signals import Interrupted, is_first_process, stopping
+
+OPTIONS = {"--help", "-h", "--hydra-help", "--version", "--cfg", "-c", "--resolve", "--package", "-p", "--run", "-r"}
+OPTIONS |= {"--multirun", "-m", "--shell-completion", "-sc", "--info", "-i"}
+GROUPS = {path.parent.name for path in CONF.glob("*/*.yaml")} | {"hydra/launcher"}  # an option could be a path
+HYDRA_KEYS = {"hydra.run.dir", "hydra.sweep.dir", "hydra/launcher", "hydra.launcher.n_jobs", "hydra.verbose"}
+
+# OpenMP's threads serve while the data is read, and then never more (see Threads): they are to sleep, where by default
+# they would spin. Read when torch is imported.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+@contextmanager
+def command_line() -> Iterator[Path | None]:
+    """Checks the words; lends out the folder of the run to resume, if any; turns errors into a line and an exit code.
+
+    The exit code is 1, or 128 + the number of the signal that stopped the program.
+    """
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra leaves the errors to us
+    logging.raiseExceptions = False  # a line that a full disk keeps out of train.log is no second error
+    failures.clear()
+    stopping.install()
+    try:
+        words, added = added_by_lightning(sys.argv[1:])
+        check_arguments(words)
+        register_resolvers()
+        run, words = resumed(words)
+        sys.argv[1:] = words if run else [*words, *added]  # Lightning repeats them to the processes that it starts
+        yield run
+    except (Interrupted, SystemExit) as stop:
+        if stopping.signal is None:
+            raise
+        if not is_first_process():
+            sys.exit(0)  # else Lightning would kill the first process, which tells and ends by itself
+        stop = stop if isinstance(stop, Interrupted) else Interrupted(stopping.signal)  # Lightning's own SystemExit
+        tell_stopped(stop)
+        sys.exit(128 + stop.number)
+    except Exception as error:
+        if (line := one_line(error)) is None:
+            raise
+        failures.append(line)
+        print(f"error: {line}", file=sys.stderr)
+    if failures:
+        sys.exit(1)
+
+
+def added_by_lightning(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """Splits off the words by which Lightning puts a further process of a distributed run into the first one's folder.
+
+    Raises:
+        InputError: the folder is not below outputs/.
+    """
+    folder, *rest = arguments[-3:] or [""]
+    expected = [f"hydra.job.name=train_ddp_process_{os.environ.get('LOCAL_RANK')}", "hydra.output_subdir=null"]
+    found = re.fullmatch(r'hydra\.run\.dir="([^"]+)"', folder)
+    if is_first_process() or rest != expected or not found:
+        return arguments, []
+    check_folder("hydra.run.dir", found[1])
+    return arguments[:-3], arguments[-3:]
+
+
+def check_arguments(arguments: list[str]) -> None:
+    """Checks the words of the command line, before Hydra acts on any.
+
+    What Hydra builds comes from conf/ alone: no other configuration is read, no key added, no class named.
+
+    Raises:
+        InputError: a word is not accepted.
+    """
+    for word in arguments:
+        key, _, value = word.partition("=")
+        if not word:
+            raise InputError("the command line has an empty word; accepted are words like l2=2.0")
+        if word.startswith("-"):
+            if key not in OPTIONS:
+                raise InputError(f"{key}: not an option here; accepted are {', '.join(sorted(OPTIONS))}")
+        elif "_target_" in word:
+            raise InputError(f"{word}: classes are not set on the command line; choose an option of a group in conf/")
+        elif word[0] in "+~" or "@" in key:
+            raise InputError(f"{word}: keys can be set, not added or removed; see --cfg job for those there are")
+        elif re.match(r"hydra\b", key) and key not in HYDRA_KEYS:
+            raise InputError(f"{word}: of Hydra's own settings, accepted are {', '.join(sorted(HYDRA_KEYS))}")
+        elif key in GROUPS and (re.search(r"[./\\$]", value) or value in ("", "null")):
+            raise InputError(f"{word}: accepted is an option of the group, by its name in conf/{key}/")
+        elif key in ("hydra.run.dir", "hydra.sweep.dir"):
+            check_folder(key, value)
+            if key == "hydra.run.dir" and (Path(value) / LAST).exists():
+                raise InputError(f"{word}: holds a run already; resume={value} goes on with one that was stopped")
+
+
+def check_folder(key: str, value: str) -> None:
+    """Raises an InputError unless ``value`` is a folder below outputs/ in the current folder."""
+    outputs = Path("outputs").resolve()
+    if "$" in value or outputs not in Path(value).resolve().parents:
+        raise InputError(f"{key}={value}: accepted is a folder below outputs/, like outputs/my_run")
+
+
+def resumed(arguments: list[str]) -> tuple[Path | None, list[str]]:
+    """Takes ``resume=`` out of the words; returns the run's folder to resume and the words that are left.
+
+    ``resume=outputs/<run>`` or ``resume=latest`` stands alone: a run goes on as it began. In a sweep ``resume=true``
+    stands for the folder of the latest sweep with the same words.
+    """
+    values = [word.partition("=")[2] for word in arguments if word.startswith("resume=")]
+    rest = [word for word in arguments if not word.startswith("resume=")]
+    if not values or values == ["null"]:
+        return None, rest
+    value = values[-1]
+    if {"-m", "--multirun"} & set(rest):
+        if value != "true":
+            raise InputError(f"resume={value}: a sweep accepts resume=true")
+        return None, [*rest, f"hydra.sweep.dir={latest_sweep(rest)}"]
+    if rest:
+        raise InputError(f"{rest[0]}: resume goes on with the run's own settings; accepted is resume= alone")
+    if value == "latest":
+        latest = latest_run()
+        return latest, [f"resume={latest}"]
+    check_folder("resume", value)
+    for part in (CONFIG, LAST):
+        if not (Path(value) / part).is_file():
+            raise InputError(
+                f"resume={value}: {part} is missing there; accepted is the folder of a run that was stopped"
+            )
+    return Path(value).resolve(), [f"resume={value}"]

@@ -1,0 +1,27 @@
+"""Logistic regression (seed eq. 1-13): K = 1 output, the logit of class 1."""
+
+from torch import Tensor
+
+from handgrad.errors import InputError
+from handgrad.functions.linear_binary_cross_entropy import linear_binary_cross_entropy
+from handgrad.models.linear_classifier import LinearClassifier
+
+
+class LogisticRegression(LinearClassifier):
+    """L logistic regressions; see ``LinearClassifier``.
+
+    Raises:
+        InputError: unless there are two classes.
+    """
+
+    criterion = staticmethod(linear_binary_cross_entropy)
+
+    @staticmethod
+    def num_outputs(num_classes: int) -> int:
+        if num_classes != 2:
+            raise InputError(f"data.digits holds {num_classes} digits; task=logistic tells exactly 2 apart")
+        return 1
+
+    @staticmethod
+    def decide(logits: Tensor) -> Tensor:
+        return (logits[..., 0] > 0).long()

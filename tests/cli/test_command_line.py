@@ -1,0 +1,205 @@
+"""Bad input: one line that names the thing, what was found and what is accepted; exit code not 0; nothing left."""
+
+import os
+
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from handgrad.runs.folder import folder_name, lock
+
+NUMBER = "accepted is a number > 0"
+WHOLE = "accepted is a whole number >= 1"
+L2 = "accepted is a number >= 0 or a list of them"
+
+# The words, and what the line must say.
+BAD = [
+    # types and ranges
+    ("lr=abc", f"lr=abc: {NUMBER}"),
+    ("lr=0", f"lr=0: {NUMBER}"),
+    ("lr=-1", f"lr=-1: {NUMBER}"),
+    ("lr=nan", f"lr=NaN: {NUMBER}"),
+    ("lr=inf", f"lr=Infinity: {NUMBER}"),
+    ("lr=null", f"lr=null: {NUMBER}"),
+    ("lr=true", f"lr=true: {NUMBER}"),
+    ("lr=[1,2]", f"lr=[1, 2]: {NUMBER}"),
+    ("l2=-1", f"l2=-1: {L2}"),
+    ("l2=nan", f"l2=NaN: {L2}"),
+    ("l2=inf", f"l2=Infinity: {L2}"),
+    ("l2=abc", f"l2=abc: {L2}"),
+    ("l2=[]", f"l2=[]: {L2}"),
+    ("l2=[0,-1]", f"l2=[0, -1]: {L2}"),
+    ("l2=[0,abc]", f'l2=[0, "abc"]: {L2}'),
+    ("l2=[1,1.0]", "l2=[1.0, 1.0]: the values of a path must differ"),
+    ("l2=null", f"l2=null: {L2}"),
+    ("epochs=0", f"epochs=0: {WHOLE}"),
+    ("epochs=1.5", f"epochs=1.5: {WHOLE}"),
+    ("epochs=null", f"epochs=null: {WHOLE}"),
+    ("batch_size=0", f"batch_size=0: {WHOLE}"),
+    ("batch_size=abc", f"batch_size=abc: {WHOLE}"),
+    ("batch_size=60000", "batch_size=60000: accepted are 1 to 50000"),
+    ("seed=-1", "seed=-1: accepted is a whole number >= 0"),
+    ("seed=1.5", "seed=1.5: accepted is a whole number >= 0"),
+    ("patience=0", "patience=0: accepted is a whole number >= 1, or null"),
+    ("patience=x", "patience=x: accepted is a whole number >= 1, or null"),
+    ("penalize_bias=1", "penalize_bias=1: accepted is true or false"),
+    ("threads=0", "threads=0: accepted is a whole number >= 1, or auto"),
+    ("optimizer.momentum=1", "optimizer.momentum=1: accepted is a number >= 0 and < 1"),
+    ("optimizer=adam optimizer.betas=[2,0.9]", "optimizer.betas=[2, 0.9]: accepted is two numbers >= 0 and < 1"),
+    ("callbacks.checkpoint.every_seconds=abc", "every_seconds=abc: accepted is a number >= 0"),
+    ("callbacks.gradient_check.directions=0", f"directions=0: {WHOLE}"),
+    ("l2={a:1}", f'l2={{"a": 1}}: {L2}'),
+    ("callbacks=null", "callbacks=null: accepted is an option of the group"),
+    ("data.digits=[1,1]", "two or more different whole numbers from 0 to 9"),
+    ("data.digits=[1,10]", "two or more different whole numbers from 0 to 9"),
+    ("data.digits=[1]", "two or more different whole numbers from 0 to 9"),
+    ("data.digits=3", "two or more different whole numbers from 0 to 9"),
+    ("data.shuffle=maybe", "shuffle='maybe': accepted are true and false"),
+    ("data.train_size=0", "train_size=0: accepted is a whole number from 1"),
+    ("data.train_size=70000", "train_size=70000: accepted are 1 to 50000"),
+    # combinations
+    ("lr=1 l2=2", "lr=1 with l2=2: an SGD step multiplies the weights by 1 - lr * l2 = -1 and diverges"),
+    ("task=logistic data.digits=[1,2,3]", "task=logistic tells exactly 2 apart"),
+    ("optimizer.lr=1", "optimizer.lr=1: not to be set by itself; set lr instead"),
+    ("trainer.max_epochs=3", "trainer.max_epochs=3: not to be set by itself; set epochs instead"),
+    ("callbacks.results.hparams.seed=1", "seed=1: not to be set by itself; set seed instead"),
+    ("data.train_size=100", "batch_size=128: accepted are 1 to 100"),
+    # names
+    ("lrr=1", "lrr: no such key; did you mean 'lr'?"),
+    ("shuffle=false", "shuffle: no such key; did you mean 'data.shuffle'?"),
+    ("data.digit=[1,2]", "data.digit: no such key; did you mean 'data.digits'?"),
+    ("penalise_bias=true", "did you mean 'penalize_bias'?"),
+    ("task=sofmax", "task=sofmax: accepted are logistic, softmax; did you mean 'softmax'?"),
+    ("experiment=course_l3", "did you mean 'course_l2'?"),
+    ("optimizer=lbfgs", "optimizer=lbfgs: accepted are adam, sgd"),
+    ("data.split=ful", "split='ful': accepted are full, course, report; did you mean 'full'?"),
+    ("trainer.accelerator=gpuu", "trainer: You selected an invalid accelerator name"),
+    ("trainer.precision=16-mixed", "trainer.precision=16-mixed: accepted is one of 32-true, 64-true"),
+    ("l2=[0,1", "l2=[0,1: cannot be read"),
+    # what a foreign configuration could do
+    ("trainer.gradient_clip_val=1", "trainer.gradient_clip_val: no such key"),
+    ("trainer.accumulate_grad_batches=2", "trainer.accumulate_grad_batches: no such key"),
+    ("+trainer.gradient_clip_val=1", "keys can be set, not added or removed"),
+    ("~logger", "keys can be set, not added or removed"),
+    ("task.model._target_=os.system", "classes are not set on the command line"),
+    ("data={_target_:os.system,command:true}", "classes are not set on the command line"),
+    ("callbacks.results.folder=/tmp/x", "callbacks.results.folder=/tmp/x: not to be set by itself"),
+    ("callbacks.checkpoint.folder=/tmp/x", "callbacks.checkpoint.folder=/tmp/x: not to be set by itself"),
+    ("logger.save_dir=/tmp/x", "logger.save_dir=/tmp/x: not to be set by itself"),
+    ("hydra.callbacks={x:1}", "of Hydra's own settings, accepted are"),
+    ("hydra.output_subdir=/tmp/x", "of Hydra's own settings, accepted are"),
+    ("hydra.searchpath=[/tmp]", "of Hydra's own settings, accepted are"),
+    ("data@hydra.callbacks=mnist", "keys can be set, not added or removed"),
+    ("--config-dir=/tmp", "--config-dir: not an option here"),
+    ("--config-path /tmp", "--config-path: not an option here"),
+    ("-cn evil", "-cn: not an option here"),
+    ("--experimental-rerun=x.pickle", "--experimental-rerun: not an option here"),
+    ("hydra.run.dir=/tmp/elsewhere", "accepted is a folder below outputs/"),
+    ("hydra.run.dir=outputs/../../elsewhere", "accepted is a folder below outputs/"),
+    ("hydra.run.dir=outputs", "accepted is a folder below outputs/"),
+    ("hydra.sweep.dir=${oc.env:HOME}", "accepted is a folder below outputs/"),
+    # resuming
+    ("resume=outputs/nothing", "resume=outputs/nothing: .hydra/config.yaml is missing there"),
+    ("resume=/etc", "resume=/etc: accepted is a folder below outputs/"),
+    ("resume=http://example.org/x", "resume=http://example.org/x"),
+    ("resume=latest", "resume=latest: no unfinished run with a checkpoint below outputs/"),
+    ("resume=latest lr=1", "lr=1: resume goes on with the run's own settings"),
+    ("-m l2=0,1 resume=true", "resume=true: no sweep below outputs/ was started with l2=0,1"),
+    ("-m l2=0,1 resume=outputs/x", "resume=outputs/x: a sweep accepts resume=true"),
+]
+
+
+@pytest.mark.parametrize(("words", "line"), BAD, ids=[words for words, _ in BAD])
+def test_bad_input_is_one_line(words, line, command, tmp_path):
+    ended = command(*words.split(" "))
+    assert ended.code == 1
+    told = [text for text in ended.err.splitlines() if text.startswith("error: ")]
+    assert len(told) == 1
+    assert line in told[0]
+    assert "Traceback" not in ended.err
+    assert not list(tmp_path.glob("outputs/**/.hydra")), "a run that never started leaves no folder"
+
+
+def test_help_names_the_settings(command):
+    ended = command("--help")
+    assert ended.code == 0
+    for text in ("task: logistic, softmax", "course_l2", "batch_size: 128", "patience: 10"):
+        assert text in ended.out
+
+
+def test_folder_names_are_one_short_folder():
+    assert folder_name("l2=0.2,task=softmax") == "l2=0.2,task=softmax"
+    assert "/" not in folder_name("data.root=../../x")
+    long = [folder_name(f"l2={list(range(200))}{end}") for end in "ab"]
+    assert all(len(name) <= 120 for name in long)
+    assert long[0] != long[1]
+
+
+def test_a_sweep_survives_a_failed_run_and_names_it(command, tmp_path):
+    ended = command(
+        "-m", "experiment=report_logistic", "l2=0,-1,0.2", "epochs=1", "hydra.sweep.dir=outputs/sweep", "logger=none"
+    )
+    assert ended.code == 1
+    assert "failed: epochs=1,experiment=report_logistic,l2=-1,logger=none: l2=-1: accepted is" in ended.err
+    finished = {path.parent.name for path in tmp_path.glob("outputs/sweep/*/results.csv")}
+    assert finished == {f"epochs=1,experiment=report_logistic,l2={l2},logger=none" for l2 in ("0", "0.2")}
+
+
+def test_a_run_wants_a_folder_of_its_own(command, tmp_path):
+    words = ("experiment=report_logistic", "epochs=1", "hydra.run.dir=outputs/mine", "logger=none")
+    assert command(*words).code == 0
+    before = (tmp_path / "outputs/mine/results.csv").read_bytes()
+    ended = command(*words)
+    assert ended.code == 1
+    assert "outputs/mine: holds a run already" in ended.err
+    assert (tmp_path / "outputs/mine/results.csv").read_bytes() == before
+    stored = tmp_path / "outputs/mine/.hydra/config.yaml"
+    before = stored.read_bytes()
+    assert command(*words, "lr=0.1").code == 1
+    assert stored.read_bytes() == before  # resume= still goes on as it began
+
+
+def test_one_process_at_a_time_trains_in_a_folder(command, tmp_path):
+    words = ("experiment=report_logistic", "epochs=1", "hydra.run.dir=outputs/mine", "logger=none")
+    assert command(*words).code == 0
+    run = tmp_path / "outputs" / "mine"
+    (run / "results.csv").unlink()
+    files = sorted(run.rglob("*"))
+    possession = lock(run)
+    ended = command("resume=outputs/mine")
+    assert (ended.code, ended.err) == (1, "error: outputs/mine: a run is under way there\n")
+    assert "no unfinished run" in command("resume=latest").err
+    assert sorted(run.rglob("*")) == files
+    os.close(possession)
+    assert command("resume=latest").code == 0
+
+
+def test_a_sweep_that_cannot_be_summed_up_has_failed(command, monkeypatch):
+    def broken(folder):
+        raise OSError(28, "No space left on device", "sweep.png")
+
+    monkeypatch.setattr("handgrad.plots.sweep_summary.sweep_report", broken)
+    ended = command("-m", "experiment=report_logistic", "l2=0,1", "epochs=1", "logger=none")
+    assert ended.code == 1
+    assert "error: sweep.png: cannot be read or written (No space left on device)" in ended.err
+
+
+def test_a_callback_can_be_switched_off(command, tmp_path):
+    words = ("experiment=report_logistic", "epochs=1", "callbacks.weight_images=null", "hydra.run.dir=outputs/mine")
+    assert command(*words).code == 0
+    assert EventAccumulator(str(tmp_path / "outputs/mine")).Reload().Tags()["images"] == []
+
+
+def test_extending_a_sweep_leaves_finished_runs_alone(command, tmp_path):
+    words = ("-m", "experiment=report_logistic", "epochs=1", "hydra.sweep.dir=outputs/sweep", "logger=none")
+    assert command(*words, "l2=0").code == 0
+    (first,) = tmp_path.glob("outputs/sweep/*/results.csv")
+    before = first.stat()
+    assert command(*words, "l2=0,0.2").code == 0
+    assert len(list(tmp_path.glob("outputs/sweep/*/results.csv"))) == 2
+    assert (first.stat().st_mtime_ns, first.stat().st_ino) == (before.st_mtime_ns, before.st_ino)
+
+
+def test_a_sweep_on_several_devices_is_refused(command):
+    ended = command("-m", "l2=0,1", "trainer.devices=2")
+    assert ended.code == 1
+    assert "trainer.devices=2: accepted in a sweep is 1; each process would run it all" in ended.err
