@@ -3,13 +3,17 @@ PYTHON ?= python3
 BIN = .venv/bin
 ARGS ?=
 
-.PHONY: train test torture report bench lint lock tensorboard
+.PHONY: train check test torture report bench lint lock tensorboard
 
 train: .venv/ready
 	$(BIN)/python train.py $(ARGS)
 
+# What is quick enough to be run before every commit.
+check: .venv/ready lint
+	$(BIN)/python -m pytest -q -m "not slow and not torture" $(ARGS)
+
 test: .venv/ready lint
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest --cov $(ARGS)
 
 torture: .venv/ready
 	$(BIN)/python -m pytest tests/torture -m "torture or not torture" $(ARGS)
@@ -23,6 +27,7 @@ bench: .venv/bench-ready
 lint: .venv/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 tensorboard: .venv/ready
 	$(BIN)/tensorboard --logdir outputs --host localhost $(ARGS)

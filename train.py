@@ -1,6 +1,9 @@
 """Trains linear classifiers: ``python train.py task=softmax l2=2.0``; every setting: ``--help`` and ``conf/``."""
 
+import logging
+import math
 from pathlib import Path
+from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -8,52 +11,75 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 import src  # noqa: F401
-from handgrad.cli.command_line import command_line
-from handgrad.cli.settings import CONF, check, l2_path
-from handgrad.runs.folder import LAST, is_unfinished, one_run, stored_config
+from handgrad.cli.command_line import check_arguments, command_line
+from handgrad.cli.configuration import CONF, check, composed, identity, l2_path, resolved
+from handgrad.cli.endings import one_run
+from handgrad.runs.folder import RunFolder
+from handgrad.runs.results import selected, table
+from handgrad.runs.signals import is_first_process
+
+log = logging.getLogger(__name__)
 
 
-def train(cfg: DictConfig, folder: Path) -> None:
-    """Trains what ``cfg`` describes in ``folder``; goes on from the checkpoint there, if there is one."""
+def parts(cfg: DictConfig, folder: Path) -> dict[str, Any]:
+    """Returns what ``fit`` is called with for a run in ``folder``."""
     from hydra.utils import instantiate  # Lightning is imported from here on: its lines reach the run's log
-
-    from handgrad.runs.checkpoint import WholeCheckpointIO
 
     l2 = l2_path(cfg)
     data = instantiate(cfg.data)
-    model = instantiate(
-        cfg.task.model,
-        num_features=data.num_features,
-        num_classes=data.num_classes,
-        l2=l2,
-        optimizer=instantiate(cfg.optimizer),
+    return dict(
+        data=data,
+        model=instantiate(cfg.task.model, num_features=data.num_features, num_classes=data.num_classes, l2=l2),
+        solver=instantiate(cfg.optimizer, _convert_="all"),
+        callbacks=[callback for callback in instantiate(cfg.callbacks).values() if callback],  # null switches one off
+        folder=folder,
+        logger=instantiate(cfg.logger, save_dir=folder, l2=l2) if cfg.logger else None,
+        settings=identity(cfg),
+        threads=cfg.threads,
+        **cfg.trainer,
     )
-    callbacks = [callback for callback in instantiate(cfg.callbacks).values() if callback]  # null switches one off
-    logger = instantiate(cfg.logger, l2=l2) if cfg.logger else False
-    trainer = instantiate(cfg.trainer, callbacks=callbacks, logger=logger, plugins=[WholeCheckpointIO()])
 
-    checkpoint = folder / LAST
-    trainer.fit(model, datamodule=data, ckpt_path=checkpoint if checkpoint.exists() else None)
-    trainer.test(model, datamodule=data, verbose=False)
+
+def train(cfg: DictConfig, run: RunFolder) -> float:
+    """Trains what ``cfg`` describes in a run's folder, from its checkpoint on if there is one; not what has finished.
+
+    Returns the validation loss of the selected l2.
+    """
+    if run.has_results:
+        log.info("%s has finished already", run)
+        return selected(run.results())["val_loss"]
+    arguments = parts(cfg, run.path)
+
+    from handgrad.fit import fit
+
+    result = fit(**arguments)
+    if is_first_process():
+        print(table(result.rows), f"\nFiles: {run}")
+    return result.selected["val_loss"]
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
-def main(cfg: DictConfig) -> None:
-    of_sweep = HydraConfig.get().mode == RunMode.MULTIRUN
-    folder = Path(HydraConfig.get().runtime.output_dir)
-    with one_run(folder, of_sweep):
+def main(cfg: DictConfig) -> float:
+    """Returns what ``train`` does, for sweepers that optimize; NaN where the run failed."""
+    context = HydraConfig.get()
+    of_sweep = context.mode == RunMode.MULTIRUN
+    run = RunFolder(context.runtime.output_dir)
+    with one_run(run, of_sweep):
         check(cfg, of_sweep)
-        if is_unfinished(folder):
-            train(cfg, folder)
+        if is_first_process() and not run.has_results:
+            run.begin(resolved(cfg), context.overrides.task, context.job.num if of_sweep else None)
+        return train(cfg, run)
+    return math.nan
 
 
-def resume(folder: Path) -> None:
-    """Goes on with a run that was stopped, as its own configuration says."""
-    cfg = stored_config(folder)
-    with one_run(folder):
+def resume(run: RunFolder) -> None:
+    """Goes on with a run that was stopped: its words are composed again, and pass the same checks."""
+    words = run.words()
+    check_arguments(words)
+    cfg = composed(words, run.path, log=True)
+    with one_run(run):
         check(cfg)
-        if is_unfinished(folder):
-            train(cfg, folder)
+        train(cfg, run)
 
 
 if __name__ == "__main__":

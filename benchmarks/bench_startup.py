@@ -15,7 +15,7 @@ COMMANDS = {
     "train.py --help": ["train.py", "--help"],
     "train.py epochs=1, one mini-batch": ["train.py", "epochs=1", "data.split=course", "data.train_size=128"],
 }
-PARTS = ("models.softmax_regression", "data.mnist", "callbacks.results", "loggers.tensorboard")
+PARTS = ("fit", "data.mnist", "models.softmax_regression", "solvers.sgd", "callbacks.weight_images")
 OURS = "import " + ", ".join(f"handgrad.{part}" for part in PARTS)
 QUICK = ("python itself", "train.py --help")
 SLOWEST = 12

@@ -1,4 +1,4 @@
-"""Runs of this project as ``python train.py`` makes them, but in this process, with a stopwatch."""
+"""Runs of this project as ``python train.py`` makes them, but in this process, with stopwatches."""
 
 import functools
 import io
@@ -7,26 +7,29 @@ import threading
 import time
 import warnings
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 import pytorch_lightning as pl
 import torch
-from hydra import compose, initialize_config_dir
-from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig
 
 import train
 from benchmarks.harness import ROOT, scratch
 from benchmarks.peers import End, Problem
+from handgrad.cli.configuration import composed
 from handgrad.data.blocks import BlockLoader
 from handgrad.data.mnist import MNISTDataModule
+from handgrad.fit import fit
+from handgrad.functions.objective import Objective
 from handgrad.models.linear_classifier import LinearClassifier
-from handgrad.models.speculation import Part
+from handgrad.solvers import first_order
+from handgrad.training.pipeline import Part
 
 
 class Screen(io.StringIO):
@@ -51,24 +54,13 @@ def screen() -> Iterator[None]:
                 log.setLevel(level)
 
 
+# What ``fit`` is called with for the training alone.
+BARE: dict[str, Any] = {"callbacks": [], "logger": None, "folder": None, "limit_val_batches": 0}
+
+
 def configure(folder: Path, overrides: Sequence[str]) -> DictConfig:
     """Composes the configuration of ``python train.py *overrides`` for a run in ``folder``."""
-    with initialize_config_dir(version_base="1.3", config_dir=str(ROOT / "conf")):
-        cfg = compose("config", [f"data.root={ROOT / 'data'}", *overrides], return_hydra_config=True)
-    cfg.hydra.runtime.output_dir = str(folder)
-    HydraConfig.instance().set_config(cfg)
-    with open_dict(cfg):
-        del cfg.hydra
-    return cfg
-
-
-def bare(cfg: DictConfig) -> DictConfig:
-    """Leaves the training alone: no evaluations, no logger, no callbacks but the one that sets the threads."""
-    with open_dict(cfg):
-        cfg.callbacks, cfg.logger = {"threads": cfg.callbacks.threads}, None
-        cfg.trainer.limit_val_batches = 0
-        cfg.trainer.enable_checkpointing = cfg.trainer.enable_progress_bar = False
-    return cfg
+    return composed([f"data.root={ROOT / 'data'}", *overrides], folder)
 
 
 def problem(overrides: Sequence[str]) -> Problem:
@@ -104,9 +96,8 @@ class Profile:
         self.seconds: dict[str, float] = defaultdict(float)
         self._names, self._inner = [""], [0.0]  # of the functions that are running
 
-    def watch(self, name: str, owner: object, attribute: str) -> None:
-        """Replaces ``owner.attribute`` by itself with a stopwatch."""
-        function = getattr(owner, attribute)
+    def watched(self, name: str, function: Callable) -> Callable:
+        """Returns ``function`` with a stopwatch."""
 
         @functools.wraps(function)
         def watched(*args, **kwargs):
@@ -122,12 +113,20 @@ class Profile:
                 self.seconds[self._names.pop()] += took - self._inner.pop()
                 self._inner[-1] += took
 
-        setattr(owner, attribute, watched)
+        return watched
+
+    def watch(self, name: str, owner: object, attribute: str) -> None:
+        """Replaces ``owner.attribute`` by itself with a stopwatch."""
+        setattr(owner, attribute, self.watched(name, getattr(owner, attribute)))
+
+    def watch_until(self, stack: ExitStack, name: str, owner: object, attribute: str) -> None:
+        """Does so until ``stack`` puts the original back."""
+        stack.enter_context(patch.object(owner, attribute, self.watched(name, getattr(owner, attribute))))
 
 
 def watch_run(profile: Profile, stack: ExitStack, trainer: pl.Trainer, model: pl.LightningModule) -> None:
     """Watches what happens once per check: little enough to be left on in every run."""
-    watch_classes(profile, stack, {"updates": (Part, "train")})
+    profile.watch_until(stack, "updates", Part, "train")
     profile.watch("updates", model, "training_step")
     profile.watch("evaluation", model, "validation_step")
     profile.watch("evaluation", model, "on_validation_epoch_end")
@@ -139,30 +138,33 @@ def watch_run(profile: Profile, stack: ExitStack, trainer: pl.Trainer, model: pl
 
 def watch_update(profile: Profile, stack: ExitStack) -> None:
     """Watches what updates and evaluations consist of, which slows them down a little."""
-    classes = {
-        "> mini-batch": (BlockLoader, "minibatch"),
-        "> differentiate": (LinearClassifier, "differentiate"),
-        "> backward": (torch.autograd, "backward"),
-        "> optimizer.step": (torch.optim.SGD.step, "__wrapped__"),
-        "> loss_and_hits": (LinearClassifier, "loss_and_hits"),
-        "> hits": (LinearClassifier, "hits"),
-    }
-    watch_classes(profile, stack, classes)
+    profile.watch_until(stack, "> mini-batch", BlockLoader, "minibatch")
+    profile.watch_until(stack, "> gradient", Objective, "gradient")
+    profile.watch_until(stack, "> loss_and_hits", LinearClassifier, "loss_and_hits")
+    profile.watch_until(stack, "> hits", LinearClassifier, "hits")
+    original = first_order.bare_step
 
+    def bare_step(optimizer: torch.optim.Optimizer) -> Callable:
+        return profile.watched("> optimizer.step", original(optimizer))
 
-def watch_classes(profile: Profile, stack: ExitStack, classes: Mapping[str, tuple[object, str]]) -> None:
-    """Watches functions until ``stack`` puts the originals back."""
-    for name, (owner, attribute) in classes.items():
-        stack.enter_context(patch.object(owner, attribute, getattr(owner, attribute)))
-        profile.watch(name, owner, attribute)
+    stack.enter_context(patch.object(first_order, "bare_step", bare_step))
 
 
 @dataclass
 class Run:
-    """One run: seconds of the whole call and of ``fit``, where these went, and what each classifier ended at."""
+    """One run: where its time went, and what each classifier ended at.
+
+    Attributes:
+        whole, fit: seconds of the whole call, and of ``Trainer.fit`` in it.
+        cpu: processor seconds of ``Trainer.fit``, of all threads.
+        profile: seconds of the parts of ``Trainer.fit``, by name.
+        ends: of the last check; empty where there was none.
+        checks: their number.
+    """
 
     whole: float
     fit: float
+    cpu: float
     profile: dict[str, float]
     ends: list[End]
     checks: int
@@ -173,50 +175,71 @@ class Run:
         return self.ends[0]
 
 
+class Trained(Exception):
+    """Ends a run that is not to be tested."""
+
+
 def run(overrides: Sequence[str], *, alone: bool = False, test: bool = False, detail: bool = False) -> Run:
-    """Makes a run in a folder that is removed afterwards; ``alone``: see ``bare``, the others: see ``run_in``."""
-    with scratch() as folder:
-        cfg = configure(folder, overrides)
-        return run_in(folder, bare(cfg) if alone else cfg, test=test, detail=detail)
-
-
-def run_in(folder: Path, cfg: DictConfig, *, test: bool, detail: bool) -> Run:
-    """Calls ``train.train(cfg, folder)`` with a stopwatch on ``Trainer.fit``, before which the data is read.
+    """Makes the run of ``python train.py *overrides`` in a folder that is removed afterwards.
 
     Args:
-        test: whether the run is to be whole: it reads the data itself, and is evaluated after the training.
+        alone: whether it is the training alone, without evaluations, logger and callbacks.
+        test: whether it is whole: it reads the data itself, and is evaluated after the training. Else the data is in
+            memory before its clock runs.
         detail: whether each update is watched from inside.
     """
-    profile, found = Profile(), {}
-    original = pl.Trainer.fit
-    setup = MNISTDataModule.setup if test else read_once
-
-    def fit(trainer: pl.Trainer, model: pl.LightningModule, datamodule: pl.LightningDataModule, **kwargs) -> None:
-        setup(datamodule)
-        with ExitStack() as stack:
-            watch_run(profile, stack, trainer, model)
-            if detail:
-                watch_update(profile, stack)
-            found["checks"] = count_calls(model, "on_validation_epoch_end")
-            start = time.perf_counter()
-            original(trainer, model, datamodule=datamodule, **kwargs)
-            found["fit"] = time.perf_counter() - start
-        found["model"] = model
-
+    stopwatch = Stopwatch(MNISTDataModule.setup if test else read_once, detail)
     threads = torch.get_num_threads()
-    start = time.perf_counter()
     with ExitStack() as stack:
+        folder = stack.enter_context(scratch())
         stack.enter_context(screen())
-        stack.enter_context(patch.object(pl.Trainer, "fit", fit))
+        stack.enter_context(patch.object(pl.Trainer, "fit", stopwatch.around(pl.Trainer.fit)))
         if not test:
-            stack.enter_context(patch.object(pl.Trainer, "test"))
-        train.train(cfg, folder)
-    whole = time.perf_counter() - start
+            stack.enter_context(patch.object(pl.Trainer, "test", side_effect=Trained))
+        cfg = configure(folder, overrides)
+        start = time.perf_counter()
+        with suppress(Trained):
+            fit(**train.parts(cfg, folder) | (BARE if alone else {}))
+        whole = time.perf_counter() - start
     torch.set_num_threads(threads)
-    metrics = found["model"].metrics
-    ends = list(zip(*(metrics[name].tolist() for name in ("loss/val", "accuracy/val")), strict=True)) if metrics else []
-    profile.seconds["Lightning and the rest"] = found["fit"] - sum(profile.seconds.values())
-    return Run(whole, found["fit"], dict(profile.seconds), ends, found["checks"]())
+    return stopwatch.run(whole)
+
+
+class Stopwatch:
+    """Times ``Trainer.fit`` and what happens in it.
+
+    Args:
+        setup: reads the data, before the clock runs.
+        detail: whether each update is watched from inside.
+    """
+
+    def __init__(self, setup: Callable[[MNISTDataModule], None], detail: bool) -> None:
+        self.setup, self.detail = setup, detail
+        self.profile = Profile()
+
+    def around(self, original: Callable) -> Callable:
+        """Returns ``Trainer.fit`` with this stopwatch."""
+
+        def fit(trainer: pl.Trainer, model: LinearClassifier, datamodule: MNISTDataModule, **kwargs: Any) -> None:
+            self.setup(datamodule)
+            with ExitStack() as stack:
+                watch_run(self.profile, stack, trainer, model)
+                if self.detail:
+                    watch_update(self.profile, stack)
+                self.model, self.checks = model, count_calls(model, "on_validation_epoch_end")
+                start, cpu = time.perf_counter(), time.process_time()
+                original(trainer, model, datamodule=datamodule, **kwargs)
+                self.seconds, self.cpu = time.perf_counter() - start, time.process_time() - cpu
+
+        return fit
+
+    def run(self, whole: float) -> Run:
+        """Returns what was found, given the seconds of the whole call."""
+        profile, metrics = dict(self.profile.seconds), self.model.metrics
+        profile["Lightning and the rest"] = self.seconds - sum(profile.values())
+        losses, accuracies = (metrics[name].tolist() if metrics else [] for name in ("loss/val", "accuracy/val"))
+        ends = list(zip(losses, accuracies, strict=True))
+        return Run(whole, self.seconds, self.cpu, profile, ends, self.checks())
 
 
 _read: dict[tuple, dict] = {}

@@ -7,13 +7,11 @@ from pathlib import Path
 
 from handgrad.plots.style import save
 from report import figures
-from report.answers import answers
 from report.derivation import render_file
 from report.facts import Facts, small_facts, split_facts
 from report.numbers import as_csv, numbers
 from report.page import page
 from report.runs import PROCESSES, CommandFailed, perform_all
-from report.sections import hero, made, sections
 from report.splits import load_small, load_split
 
 FOLDER = Path("outputs/report")
@@ -47,8 +45,7 @@ def report(folder: Path, derivation: Path) -> Path:
 
     rows = numbers(facts["report"], facts["course"], small)
     (folder / "numbers.csv").write_text(as_csv(rows), encoding="utf-8")
-    parts = sections(facts, small, answers(facts["report"], facts["course"], small))
-    text = page(folder / "figures", hero(facts), parts, rows, made(facts["report"]), render_file(derivation))
+    text = page(folder / "figures", facts, small, rows, render_file(derivation))
     (folder / "index.html").write_text(text, encoding="utf-8")
     return folder / "index.html"
 

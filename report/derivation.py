@@ -5,6 +5,7 @@ from pathlib import Path
 
 import latex2mathml.converter
 import markdown
+from markupsafe import Markup
 
 EXTENSIONS = ["tables", "fenced_code", "sane_lists", "toc"]
 # In the order in which they are looked for: what lies in code is not mathematics.
@@ -52,6 +53,6 @@ def slug(heading: str) -> str:
     return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
 
 
-def render_file(path: Path) -> str:
-    """Returns the Markdown file ``path`` as HTML (see ``render``)."""
-    return render(path.read_text(encoding="utf-8"))
+def render_file(path: Path) -> Markup:
+    """Returns the Markdown file ``path``, which is one of the project's own, as HTML (see ``render``)."""
+    return Markup(render(path.read_text(encoding="utf-8")))

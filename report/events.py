@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import yaml
 from tensorboard.backend.event_processing.event_file_loader import LegacyEventFileLoader
 from tensorboard.compat.proto.event_pb2 import SessionLog
 
-from handgrad.runs.results import read_results
+from handgrad.runs.folder import RunFolder
+from handgrad.runs.results import Row
 
 
 class Curve(NamedTuple):
@@ -68,12 +68,12 @@ class Run:
         self.folder = folder
 
     @cached_property
-    def results(self) -> list[dict[str, Any]]:
-        return read_results(self.folder / "results.csv")
+    def results(self) -> list[Row]:
+        return RunFolder(self.folder).results()
 
     @cached_property
     def config(self) -> dict[str, Any]:
-        return yaml.safe_load((self.folder / ".hydra" / "config.yaml").read_text())
+        return RunFolder(self.folder).config()
 
     @cached_property
     def weights(self) -> dict[str, np.ndarray]:
@@ -85,7 +85,7 @@ class Run:
     def l2(self) -> list[float]:
         return [row["l2"] for row in self.results]
 
-    def row(self, l2: float = 0.0) -> dict[str, Any]:
+    def row(self, l2: float = 0.0) -> Row:
         """Returns the results of the classifier with this ``l2``."""
         return next(row for row in self.results if row["l2"] == l2)
 

@@ -8,9 +8,9 @@ from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import yaml
 from tqdm import tqdm
 
+from handgrad.runs.folder import RunFolder
 from handgrad.runs.overrides import Overrides, parse_overrides
 
 PROCESSES = 2  # at a time, with one thread each
@@ -71,19 +71,13 @@ class CommandFailed(Exception):
     """A run ended with an error; the message says where its output is."""
 
 
-def read_overrides(folder: Path) -> Overrides | None:
-    """Returns the overrides that the run in ``folder`` was started with; None when there is no such run."""
-    path = folder / ".hydra" / "overrides.yaml"
-    return parse_overrides(yaml.safe_load(path.read_text()) or []) if path.is_file() else None
-
-
 def finished_jobs(command: Command, folder: Path) -> list[Path | None]:
     """Returns the folder of each of the command's finished jobs in ``folder``, None where there is none.
 
     A job is finished when its folder has ``results.csv`` and its overrides are the ones asked for.
     """
-    candidates = [path.parent for path in folder.glob("*/.hydra")] if command.swept else [folder]
-    found = [(path, read_overrides(path)) for path in sorted(candidates) if (path / "results.csv").is_file()]
+    candidates = [RunFolder(path) for path in (sorted(folder.glob("*")) if command.swept else [folder])]
+    found = [(run.path, run.overrides()) for run in candidates if run.has_results and run.has_words]
     return [next((path for path, overrides in found if overrides == job), None) for job in command.jobs()]
 
 

@@ -4,11 +4,14 @@ Writes ``weights.npz`` into the run's folder. A program of its own, for what it 
 the report only needs what it finds.
 """
 
-import os
+import io
 import sys
 from pathlib import Path
 
 import numpy as np
+
+from handgrad.files import replace_file
+from handgrad.runs.folder import LAST, RunFolder
 
 
 def class_means(input: np.ndarray, target: np.ndarray) -> np.ndarray:
@@ -52,12 +55,12 @@ def correlation(weight: np.ndarray, means: np.ndarray) -> np.ndarray:
 def examine(folder: Path) -> dict[str, np.ndarray]:
     """Returns what the report says of the final weights of the softmax run in ``folder``."""
     from hydra.utils import instantiate
-    from omegaconf import OmegaConf
 
+    from handgrad.cli.configuration import composed
     from handgrad.runs.checkpoint import WholeCheckpointIO
 
-    state = WholeCheckpointIO().load_checkpoint(folder / "checkpoints" / "last.ckpt", "cpu")["state_dict"]
-    data = instantiate(OmegaConf.load(folder / ".hydra" / "config.yaml").data)
+    state = WholeCheckpointIO().load_checkpoint(folder / LAST, "cpu")["state_dict"]
+    data = instantiate(composed(RunFolder(folder).words(), folder).data)
     data.setup()
     (input, target), (train, train_target) = ((x.numpy(), y.numpy()) for x, y in (data.val, data.train))
     weight, bias = state["weight"].double().numpy(), state["bias"].double().numpy()
@@ -77,9 +80,9 @@ def examine(folder: Path) -> dict[str, np.ndarray]:
 
 
 def main(folder: Path) -> None:
-    temporary = folder / f".weights.{os.getpid()}.npz"
-    np.savez(temporary, **examine(folder))
-    os.replace(temporary, folder / "weights.npz")
+    content = io.BytesIO()
+    np.savez(content, **examine(folder))
+    replace_file(folder / "weights.npz", content.getvalue())
 
 
 if __name__ == "__main__":

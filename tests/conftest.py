@@ -10,17 +10,39 @@ from typing import NamedTuple
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig
 
 import train as program
+from handgrad.cli import configuration
 from handgrad.cli.command_line import command_line
-from handgrad.cli.settings import CONF
+from handgrad.cli.configuration import CONF
 from handgrad.data.mnist_files import prepare
-from handgrad.runs.folder import register_resolvers
+from handgrad.runs.folder import RunFolder
 
 DATA = CONF.parent / "data"
+
+
+# Fixtures of tests that train, start a process, or read or draw much.
+SLOW = {
+    "run",
+    "command",
+    "start",
+    "server",
+    "distributed",
+    "tensorboard",
+    "browser",
+    "fresh",
+    "folder",
+    "make",
+    "splits",
+}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if SLOW & set(getattr(item, "fixturenames", ())):
+            item.add_marker("slow")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -40,15 +62,7 @@ def composed(tmp_path: Path) -> Iterator[Callable[..., DictConfig]]:
     """Composes a run's configuration with the given overrides, as `python train.py` does."""
 
     def composed(*overrides: str, folder: Path = tmp_path / "outputs" / "run") -> DictConfig:
-        register_resolvers()
-        words = [f"data.root={DATA}", "threads=1", f"hydra.run.dir={folder}", *overrides]
-        with initialize_config_dir(str(CONF), version_base="1.3"):
-            cfg = compose("config", words, return_hydra_config=True)
-        cfg.hydra.runtime.output_dir = str(folder)
-        HydraConfig.instance().set_config(cfg)
-        with open_dict(cfg):
-            del cfg["hydra"]
-        return cfg
+        return configuration.composed([f"data.root={DATA}", "threads=1", *overrides], folder)
 
     yield composed
     HydraConfig.instance().cfg = None
@@ -62,7 +76,7 @@ def run(tmp_path: Path, composed: Callable[..., DictConfig]) -> Callable[..., Pa
         folder = tmp_path / "outputs" / name
         cfg = composed(*overrides, folder=folder)
         program.check(cfg)
-        program.train(cfg, folder)
+        program.train(cfg, RunFolder(folder))
         return folder
 
     return run

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from handgrad.cli.settings import CONF
+from handgrad.cli.configuration import CONF
 
 REPOSITORY = CONF.parent
 WANTED = [

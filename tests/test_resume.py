@@ -2,7 +2,6 @@
 
 import os
 import random
-import shutil
 import signal
 import subprocess
 import sys
@@ -12,7 +11,7 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from handgrad.cli.settings import CONF
+from handgrad.cli.configuration import CONF
 from handgrad.runs.signals import Interrupted, Stopping
 from tests.conftest import DATA
 
@@ -40,10 +39,9 @@ def assert_same_state(folder: Path, unbroken: Path) -> None:
     assert a["global_step"] == b["global_step"]
     assert all(torch.equal(a["state_dict"][key], b["state_dict"][key]) for key in b["state_dict"])
     assert torch.equal(a["best_loss"], b["best_loss"])
-    ours, theirs = (x["optimizer_states"][0]["state"] for x in (a, b))
+    ours, theirs = (x["solver"]["memory"] for x in (a, b))
     assert ours.keys() == theirs.keys()
-    for key, memory in theirs.items():
-        assert all(torch.equal(ours[key][name], memory[name]) for name in memory | ours[key])
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
     assert torch.equal(a["callbacks"]["PathEarlyStopping"]["wait"], b["callbacks"]["PathEarlyStopping"]["wait"])
 
 
@@ -63,20 +61,20 @@ def test_killed_at_a_random_update_it_goes_on_bit_for_bit(seed, run, unbroken, m
 
     With two threads it falls into a block that is trained ahead.
     """
-    from handgrad.models.softmax_regression import SoftmaxRegression
+    from handgrad.functions.objective import Objective
 
     total = state(unbroken)["global_step"]
     left = random.Random(seed).randrange(1, total)
-    differentiate = SoftmaxRegression.differentiate
+    gradient = Objective.gradient
 
     def killing(self, *args, **kwargs):
         nonlocal left
-        left -= self.training
+        left -= 1
         if left == 0:
             raise Killed
-        return differentiate(self, *args, **kwargs)
+        return gradient(self, *args, **kwargs)
 
-    monkeypatch.setattr(SoftmaxRegression, "differentiate", killing)
+    monkeypatch.setattr(Objective, "gradient", killing)
     words = (*WORDS, f"threads={1 + seed % 2}")
     with pytest.raises(Killed):
         run(*words, name="killed")
@@ -123,12 +121,10 @@ def test_a_second_signal_stops_at_once():
 @pytest.mark.parametrize("path", ["l2=0", "l2=[0,1]"])
 def test_a_signal_after_the_last_update(path, command, tmp_path, monkeypatch):
     """Nothing is left to train; the curves must survive, and the best weights and the results be written."""
-    from handgrad.callbacks.results import Results
-
     words = ("experiment=report_logistic", "epochs=1", path)
     assert command(*words, "hydra.run.dir=outputs/whole").code == 0
     with monkeypatch.context() as broken:
-        broken.setattr(Results, "on_test_end", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+        broken.setattr("handgrad.fit.result_rows", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
         ended = command(*words, "hydra.run.dir=outputs/run")
     assert ended.code == 143
     assert "Go on with:\n  python train.py resume=outputs/run" in ended.err
@@ -164,25 +160,9 @@ def test_a_checkpoint_of_another_model_is_refused(run):
 
     folder = run("experiment=report_logistic", "epochs=1", "logger=none", name="a")
     (folder / "results.csv").unlink()
-    with pytest.raises(InputError, match="the checkpoint's model is LogisticRegression; expected SoftmaxRegression"):
+    with pytest.raises(InputError, match=r"task\.name=softmax: the run was started with task\.name=logistic"):
         run("experiment=report_softmax", "epochs=1", "logger=none", name="a")
-    with pytest.raises(InputError, match=r"the checkpoint's l2 is \[0.0\]; expected \[0.5\]"):
+    with pytest.raises(InputError, match=r"l2=0\.5: the run was started with l2=0\.0"):
         run("experiment=report_logistic", "epochs=1", "l2=0.5", "logger=none", name="a")
     with pytest.raises(InputError, match=r"lr=0.04: the run was started with lr=0.05"):
         run("experiment=report_logistic", "epochs=1", "lr=0.04", "logger=none", name="a")
-
-
-def test_a_hostile_stored_configuration_is_not_built(command, tmp_path):
-    words = ("experiment=report_logistic", "epochs=1", "logger=none", "hydra.run.dir=outputs/x")
-    assert command(*words).code == 0
-    os.remove(tmp_path / "outputs/x/results.csv")
-    stored = tmp_path / "outputs/x/.hydra/config.yaml"
-    shutil.copy(stored, tmp_path / "stored.yaml")
-    for target in ("os.mkdir", "torch.load"):
-        text = (tmp_path / "stored.yaml").read_text()
-        hostile = text.replace("handgrad.data.mnist.MNISTDataModule", target)
-        stored.write_text(hostile.replace("root: data", f"path: {tmp_path}/ran"))
-        ended = command("resume=outputs/x")
-        assert ended.code == 1
-        assert f"error: data._target_={target}: accepted is a class of this project" in ended.err
-        assert not (tmp_path / "ran").exists()

@@ -8,8 +8,8 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from handgrad.callbacks.results import COLUMNS
 from handgrad.data.mnist import MNISTDataModule
+from handgrad.runs.results import COLUMNS
 from tests.conftest import DATA, results
 
 # Settings, and for each l2: steps, loss train / val, accuracy train / val, sum w^2 of the last weights; from an
@@ -90,8 +90,8 @@ def test_path_equals_separate_runs(run):
     assert len({row["steps"] for row in path}) > 1, "the test wants classifiers that stop at different times"
     for row in path:
         (alone,) = results(run(*words, f"l2={row['l2']}", name=f"alone{row['l2']}"))
-        assert list(row.values())[:2] == list(alone.values())[:2]
-        for name in set(COLUMNS[2:]) - {"seconds"}:
+        assert list(row.values())[:5] == list(alone.values())[:5]
+        for name in set(COLUMNS[4:]) - {"seconds"}:
             assert row[name] == (pytest.approx(alone[name], rel=1e-11) if alone[name] != "" else ""), name
 
 
@@ -109,11 +109,10 @@ def test_files_and_results_of_a_full_run(run, caplog, capsys):
         folder = run("task=softmax", "l2=2.0", "epochs=1")
     (row,) = results(folder)
     assert list(row) == COLUMNS
-    assert row["task"] == "softmax"
-    assert row["split"] == "full"
+    assert [row[name] for name in COLUMNS[:4]] == ["softmax", "full", "0 1 2 3 4 5 6 7 8 9", "pixel / 127.5 - 1"]
     assert row["best_step"] in range(78, 391, 78)
     assert 0.7 < row["test_accuracy"] < 0.9
-    assert all(isinstance(row[name], float) for name in COLUMNS[2:])
+    assert all(isinstance(row[name], float) for name in COLUMNS[4:])
     assert {path.name for path in (folder / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
     assert "Gradient proven" in caplog.text
     printed = capsys.readouterr().out
@@ -176,10 +175,10 @@ def test_a_wrong_gradient_stops_the_run_before_it_trains(broken, run, monkeypatc
 @pytest.mark.parametrize("factor", [0.0, 2.0])
 def test_a_wrong_l2_gradient_stops_the_run(factor, run, monkeypatch):
     from handgrad.errors import GradientError
-    from handgrad.models import linear_classifier as module
+    from handgrad.functions import objective as module
 
-    right = module.accumulate_l2_gradient
-    monkeypatch.setattr(module, "accumulate_l2_gradient", lambda p, l2, grad_output: right(p, l2, grad_output * factor))
+    right = module.add_l2_gradient
+    monkeypatch.setattr(module, "add_l2_gradient", lambda *arguments: right(*arguments[:-1], arguments[-1] * factor))
     with pytest.raises(GradientError):
         run("experiment=report_softmax", "l2=0.02", "epochs=1")
 

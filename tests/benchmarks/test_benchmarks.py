@@ -64,7 +64,7 @@ def test_training_compares_with_the_targets(folder):
 
 def test_training_tells_where_the_time_goes(folder):
     milliseconds = {row["part"]: float(row["median ms"]) for row in read(folder, "training_breakdown")}
-    assert {"updates", "evaluation", "Curves", "ResumableCheckpoint", "Lightning and the rest"} <= set(milliseconds)
+    assert {"updates", "evaluation", "Curves", "Checkpointing", "Lightning and the rest"} <= set(milliseconds)
     assert all(value > 0 for value in milliseconds.values())
     inside = {row["part"]: float(row["ms"]) for row in read(folder, "training_inside")}
     assert inside["updates > optimizer.step"] > 0

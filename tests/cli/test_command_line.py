@@ -1,11 +1,10 @@
 """Bad input: one line that names the thing, what was found and what is accepted; exit code not 0; nothing left."""
 
-import os
-
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from handgrad.runs.folder import folder_name, lock
+from handgrad.cli.configuration import folder_name
+from handgrad.files import locked
 
 NUMBER = "accepted is a number > 0"
 WHOLE = "accepted is a whole number >= 1"
@@ -60,9 +59,12 @@ BAD = [
     ("lr=1 l2=2", "lr=1 with l2=2: an SGD step multiplies the weights by 1 - lr * l2 = -1 and diverges"),
     ("task=logistic data.digits=[1,2,3]", "task=logistic tells exactly 2 apart"),
     ("optimizer.lr=1", "optimizer.lr=1: not to be set by itself; set lr instead"),
-    ("trainer.max_epochs=3", "trainer.max_epochs=3: not to be set by itself; set epochs instead"),
-    ("callbacks.results.hparams.seed=1", "seed=1: not to be set by itself; set seed instead"),
+    ("trainer.max_epochs=3", "trainer.max_epochs: no such key; did you mean 'epochs'?"),
+    ("callbacks.results.hparams.seed=1", "seed: no such key; did you mean 'seed'?"),
     ("data.train_size=100", "batch_size=128: accepted are 1 to 100"),
+    ("task=1", "task=1: accepted is an option of the group, by its name in conf/task/"),
+    ("task=[softmax,logistic]", "accepted is an option of the group, by its name in conf/task/"),
+    ("optimizer=[sgd,adam]", "accepted is an option of the group, by its name in conf/optimizer/"),
     # names
     ("lrr=1", "lrr: no such key; did you mean 'lr'?"),
     ("shuffle=false", "shuffle: no such key; did you mean 'data.shuffle'?"),
@@ -72,7 +74,7 @@ BAD = [
     ("experiment=course_l3", "did you mean 'course_l2'?"),
     ("optimizer=lbfgs", "optimizer=lbfgs: accepted are adam, sgd"),
     ("data.split=ful", "split='ful': accepted are full, course, report; did you mean 'full'?"),
-    ("trainer.accelerator=gpuu", "trainer: You selected an invalid accelerator name"),
+    ("trainer.accelerator=gpuu", "trainer.accelerator=gpuu: accepted is one of auto, cpu, gpu, cuda, mps"),
     ("trainer.precision=16-mixed", "trainer.precision=16-mixed: accepted is one of 32-true, 64-true"),
     ("l2=[0,1", "l2=[0,1: cannot be read"),
     # what a foreign configuration could do
@@ -82,9 +84,9 @@ BAD = [
     ("~logger", "keys can be set, not added or removed"),
     ("task.model._target_=os.system", "classes are not set on the command line"),
     ("data={_target_:os.system,command:true}", "classes are not set on the command line"),
-    ("callbacks.results.folder=/tmp/x", "callbacks.results.folder=/tmp/x: not to be set by itself"),
-    ("callbacks.checkpoint.folder=/tmp/x", "callbacks.checkpoint.folder=/tmp/x: not to be set by itself"),
-    ("logger.save_dir=/tmp/x", "logger.save_dir=/tmp/x: not to be set by itself"),
+    ("callbacks.results.folder=/tmp/x", "callbacks.results.folder: no such key"),
+    ("callbacks.checkpoint.folder=/tmp/x", "callbacks.checkpoint.folder: no such key"),
+    ("logger.save_dir=/tmp/x", "logger.save_dir: no such key"),
     ("hydra.callbacks={x:1}", "of Hydra's own settings, accepted are"),
     ("hydra.output_subdir=/tmp/x", "of Hydra's own settings, accepted are"),
     ("hydra.searchpath=[/tmp]", "of Hydra's own settings, accepted are"),
@@ -98,7 +100,7 @@ BAD = [
     ("hydra.run.dir=outputs", "accepted is a folder below outputs/"),
     ("hydra.sweep.dir=${oc.env:HOME}", "accepted is a folder below outputs/"),
     # resuming
-    ("resume=outputs/nothing", "resume=outputs/nothing: .hydra/config.yaml is missing there"),
+    ("resume=outputs/nothing", "resume=outputs/nothing: .hydra/overrides.yaml is missing there"),
     ("resume=/etc", "resume=/etc: accepted is a folder below outputs/"),
     ("resume=http://example.org/x", "resume=http://example.org/x"),
     ("resume=latest", "resume=latest: no unfinished run with a checkpoint below outputs/"),
@@ -164,12 +166,11 @@ def test_one_process_at_a_time_trains_in_a_folder(command, tmp_path):
     run = tmp_path / "outputs" / "mine"
     (run / "results.csv").unlink()
     files = sorted(run.rglob("*"))
-    possession = lock(run)
-    ended = command("resume=outputs/mine")
-    assert (ended.code, ended.err) == (1, "error: outputs/mine: a run is under way there\n")
-    assert "no unfinished run" in command("resume=latest").err
-    assert sorted(run.rglob("*")) == files
-    os.close(possession)
+    with locked(run / ".lock"):
+        ended = command("resume=outputs/mine")
+        assert (ended.code, ended.err) == (1, "error: outputs/mine: a run is under way there\n")
+        assert "no unfinished run" in command("resume=latest").err
+        assert sorted(run.rglob("*")) == files
     assert command("resume=latest").code == 0
 
 
@@ -177,7 +178,7 @@ def test_a_sweep_that_cannot_be_summed_up_has_failed(command, monkeypatch):
     def broken(folder):
         raise OSError(28, "No space left on device", "sweep.png")
 
-    monkeypatch.setattr("handgrad.plots.sweep_summary.sweep_report", broken)
+    monkeypatch.setattr("handgrad.cli.endings.sum_up", broken)
     ended = command("-m", "experiment=report_logistic", "l2=0,1", "epochs=1", "logger=none")
     assert ended.code == 1
     assert "error: sweep.png: cannot be read or written (No space left on device)" in ended.err

@@ -1,80 +1,187 @@
-"""Every file of conf/ composes into something that can be built."""
+"""A default stands in conf/ alone, type, range and help in cli/settings.py alone, and the two fit together."""
+
+import dataclasses
+import inspect
+import subprocess
+import sys
 
 import pytest
-import torch
-from hydra.utils import instantiate
-from omegaconf import OmegaConf
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import MISSING, OmegaConf
 
-from handgrad.cli.settings import CONF, TARGETS, check, check_targets
+from handgrad.cli import settings
+from handgrad.cli.configuration import CONF, DEFAULTS, check_ranges, composed, leaves, refusal
+from handgrad.cli.settings import OPTIONS, SETTINGS, Setting
 from handgrad.errors import InputError
 
-OPTIONS = sorted((path.parent.name, path.stem) for path in CONF.glob("*/*.yaml"))
+CLASSES = [kind for _, kind in inspect.getmembers(settings, dataclasses.is_dataclass)]
+NAN, INF = float("nan"), float("inf")
+
+# Values that each setting refuses, and one besides its default that it takes.
+WRONG = {
+    "l2": ([-1, NAN, INF, None, "abc", True, [], [0, -1], [0, "abc"], [[0]], {"a": 1}], [0, 0.5]),
+    "lr": ([0, -0.1, NAN, INF, None, "abc", True, [1]], 1e-5),
+    "epochs": ([0, 1.0, 1.5, None, True, "1"], 1),
+    "batch_size": ([0, 1.5, None, True], 1),
+    "seed": ([-1, 0.0, None, False], 7),
+    "patience": ([0, 1.5, True, "null"], None),
+    "penalize_bias": ([0, 1, "yes", None], True),
+    "threads": ([0, 1.5, True, None, "all"], 3),
+    "data.train_size": ([0, -1, 1.5, True, "all"], None),
+    "optimizer.momentum": ([-0.1, 1, NAN, "abc", True], 0.9),
+    "optimizer.betas": ([[0.9], [0.9, 0.9, 0.9], [0.9, 1], [-0.1, 0], 0.9, ["a", "b"]], [0, 0]),
+    "trainer.accelerator": (["gpuu", "", 1], "gpu"),
+    "trainer.devices": ([0, -1, "auto", [0], True, 1.0], 2),
+    "trainer.strategy": (["fsdp", "ddp_spawn", 1], "ddp"),
+    "trainer.precision": (["16-mixed", "16-true", 32], "64-true"),
+    "callbacks.gradient_check.tolerance": ([0, -1, NAN, INF, True], 1),
+    "callbacks.gradient_check.directions": ([0, 1.5, True], 1),
+    "callbacks.gradient_check.classifiers": ([0, 1.5, True], 1),
+    "callbacks.weight_images.rows": ([0, 1.5, True], 1),
+    "callbacks.checkpoint.every_seconds": ([-1, NAN, INF, "abc", True], 0),
+}
+LINES = [
+    ("lr", 0.0, "lr=0: accepted is a number > 0"),
+    ("l2", [0, -0.5], "l2=[0, -0.5]: accepted is a number >= 0 or a list of them, like 2.0 or [0,0.02,2]"),
+    ("epochs", 0, "epochs=0: accepted is a whole number >= 1"),
+    ("seed", -1, "seed=-1: accepted is a whole number >= 0"),
+    ("patience", 0, "patience=0: accepted is a whole number >= 1, or null"),
+    ("threads", "all", "threads=all: accepted is a whole number >= 1, or auto"),
+    ("penalize_bias", 1, "penalize_bias=1: accepted is true or false"),
+    ("optimizer.momentum", 1.0, "optimizer.momentum=1: accepted is a number >= 0 and < 1"),
+    ("optimizer.betas", [0.9], "optimizer.betas=[0.9]: accepted is two numbers >= 0 and < 1"),
+    ("trainer.strategy", "fsdp", "trainer.strategy=fsdp: accepted is auto or ddp"),
+    ("trainer.accelerator", "tpu", "trainer.accelerator=tpu: accepted is one of auto, cpu, gpu, cuda, mps"),
+    ("callbacks.checkpoint.every_seconds", NAN, "callbacks.checkpoint.every_seconds=NaN: accepted is a number >= 0"),
+]
+OWNERS = {"data.root", "data.split", "data.digits", "data.shuffle"}  # MNISTDataModule checks them
 
 
-@pytest.mark.parametrize(("group", "option"), OPTIONS)
-def test_every_option_can_be_built(group, option, composed):
-    cfg = composed(f"{group}={option}")
-    check(cfg)
-    data = instantiate(cfg.data)
-    model = instantiate(
-        cfg.task.model, num_features=4, num_classes=data.num_classes, l2=[0, 1], optimizer=instantiate(cfg.optimizer)
-    )
-    assert isinstance(model.configure_optimizers(), torch.optim.Optimizer)
-    assert instantiate(cfg.callbacks).keys() == cfg.callbacks.keys()
-    assert bool(cfg.logger) == (option != "none")
-    if cfg.logger:
-        instantiate(cfg.logger, l2=[0, 1])
-    assert instantiate(cfg.trainer).max_epochs == cfg.epochs
+@pytest.fixture(scope="module")
+def defaults(tmp_path_factory) -> dict:
+    """The composed configuration as plain values, with both optimizers' settings in it."""
+    folder = tmp_path_factory.mktemp("run")
+    sgd, adam = (OmegaConf.to_container(composed(words, folder), resolve=True) for words in ([], ["optimizer=adam"]))
+    HydraConfig.instance().cfg = None
+    return sgd | {"optimizer": adam["optimizer"] | sgd["optimizer"]}
 
 
-def test_experiments_have_the_reports_settings(composed):
-    logistic = {"lr": 0.05, "epochs": 50, "shuffle": False, "patience": None}
-    softmax = {"lr": 0.01, "epochs": 50, "shuffle": True, "patience": None}
-    expected = {
-        "logistic": logistic,
-        "logistic_early_stopping": logistic | {"epochs": 500, "patience": 10},
-        "softmax": softmax,
-        "l2": softmax,
+@pytest.fixture
+def plain(defaults):
+    """The same with one other value in it, of whatever type."""
+
+    def plain(key: str | None = None, value: object = None):
+        cfg = OmegaConf.create(defaults)
+        if key:
+            OmegaConf.update(cfg, key, value)
+        return cfg
+
+    return plain
+
+
+def test_each_setting_accepts_its_default(plain):
+    cfg = plain()
+    check_ranges(cfg)
+    for key, found in SETTINGS.items():
+        value = OmegaConf.select(cfg, key, throw_on_missing=True)
+        assert found.accepts(OmegaConf.to_container(value) if OmegaConf.is_config(value) else value), key
+
+
+def test_every_setting_is_checked_here_or_by_its_owner():
+    assert {key for key, found in SETTINGS.items() if found.accepted is None} == OWNERS
+    assert WRONG.keys() == SETTINGS.keys() - OWNERS
+
+
+@pytest.mark.parametrize("key", WRONG)
+def test_each_setting_refuses_wrong_values(key):
+    wrong, right = WRONG[key]
+    for value in wrong:
+        assert not SETTINGS[key].accepts(value), value
+    assert SETTINGS[key].accepts(right)
+
+
+@pytest.mark.parametrize(("key", "value", "line"), LINES, ids=[key for key, *_ in LINES])
+def test_a_refusal_is_one_line(key, value, line, plain):
+    with pytest.raises(InputError) as caught:
+        check_ranges(plain(key, value))
+    assert str(caught.value) == line == refusal(key, value)
+
+
+def test_the_first_wrong_value_of_each_setting_is_refused_by_the_check(plain):
+    cfg = plain()
+    for key, (wrong, right) in WRONG.items():
+        default = OmegaConf.select(cfg, key)
+        value = next(value for value in wrong if value is not None)
+        OmegaConf.update(cfg, key, value)
+        with pytest.raises(InputError) as caught:
+            check_ranges(cfg)
+        assert str(caught.value) == refusal(key, value)
+        OmegaConf.update(cfg, key, right)
+        check_ranges(cfg)
+        OmegaConf.update(cfg, key, default)
+
+
+def test_a_missing_callback_is_not_checked(plain):
+    check_ranges(plain("callbacks.gradient_check", None))
+
+
+# --- conf/ and the classes --------------------------------------------------------------------------------------------
+
+
+def test_every_key_of_conf_is_a_setting_and_the_other_way_round():
+    found = {}
+    for path in CONF.glob("*/*.yaml"):
+        if path.parent.name not in ("experiment", "hydra"):
+            found |= dict(leaves(OmegaConf.to_container(OmegaConf.load(path)), f"{path.parent.name}."))
+    top = OmegaConf.to_container(OmegaConf.load(CONF / "config.yaml"))
+    found |= dict(leaves({key: value for key, value in top.items() if key not in ("defaults", "hydra")}))
+    own = {"lr"} | DEFAULTS  # linked to the task's, and yet settings
+    linked_to = {str(found[key]).strip("${}") for key in own}
+    assert linked_to == {"task.lr", "task.digits"}
+    settable = {
+        key
+        for key, value in found.items()
+        if key.rpartition(".")[2] not in ("_target_", "defaults") and (not str(value).startswith("${") or key in own)
     }
-    for split in ("course", "report"):
-        for name, settings in expected.items():
-            cfg = composed(f"experiment={split}_{name}")
-            found = {"lr": cfg.lr, "epochs": cfg.epochs, "shuffle": cfg.data.shuffle, "patience": cfg.patience}
-            assert found == settings
-            assert (cfg.data.split, cfg.batch_size, cfg.penalize_bias) == (split, 128, True)
-            assert cfg.l2 == ([0, 0.002, 0.02, 0.2, 2] if name == "l2" else 0)
+    assert settable == SETTINGS.keys() | linked_to | {"task.name"}
 
 
-def test_only_the_projects_classes_are_built(composed):
-    cfg = composed()
-    cfg.data._target_ = "os.system"
-    with pytest.raises(InputError, match=r"data\._target_=os\.system: accepted is a class of this project"):
-        check(cfg)
+def test_experiments_set_settings():
+    for path in CONF.glob("experiment/*.yaml"):
+        keys = {key for key, _ in leaves(OmegaConf.to_container(OmegaConf.load(path)))} - {"defaults"}
+        assert keys
+        assert keys <= SETTINGS.keys()
 
 
-@pytest.mark.parametrize(
-    "hostile",
-    [
-        "callbacks: {threads: {count: {_target_: os.system}}}",
-        "optimizer: {betas: [{_target_: torch.load}]}",
-        'epochs: "${oc.create:{_target_: os.system}}"',
-        'epochs: "${oc.decode:${oc.env:HOSTILE}}"',
-        r'epochs: "\\${oc.create:{_target_: os.system}}"',
-    ],
-)
-def test_hidden_classes_are_found(hostile, composed, monkeypatch):
-    monkeypatch.setenv("HOSTILE", "{_target_: os.system}")
-    cfg = OmegaConf.unsafe_merge(OmegaConf.create(OmegaConf.to_container(composed())), OmegaConf.create(hostile))
-    with pytest.raises(InputError, match="accepted is"):
-        check(cfg)
+def test_every_option_with_settings_of_its_own_names_its_class():
+    for group, option in OPTIONS:
+        defaults = OmegaConf.load(CONF / group / f"{option}.yaml").defaults
+        assert {f"/settings/{group}/{option}": "_here_"} == {
+            key.partition("@")[0]: key.partition("@")[2] for key in defaults if key != "_self_"
+        }
 
 
-def test_the_list_of_classes_has_no_strays():
-    named = {
-        line.split(":", 1)[1].strip()
-        for path in CONF.glob("**/*.yaml")
-        for line in path.read_text().splitlines()
-        if line.strip().startswith("_target_:")
-    }
-    assert named == TARGETS | {"handgrad.runs.folder.SweepEnd"}
-    check_targets([])
+@pytest.mark.parametrize("kind", CLASSES, ids=lambda kind: kind.__name__)
+def test_no_default_stands_here(kind):
+    for entry in dataclasses.fields(kind):
+        if (kind, entry.name) == (settings.Settings, "logger"):
+            assert entry.default is None
+        elif entry.default_factory is not dataclasses.MISSING:
+            assert entry.default_factory in CLASSES
+        else:
+            assert entry.default == MISSING, entry.name
+
+
+def test_each_setting_says_what_it_means():
+    for key, found in SETTINGS.items():
+        assert isinstance(found, Setting)
+        assert found.help, key
+        assert found.accepted != ""
+        assert "\n" not in found.help + (found.accepted or "")
+
+
+def test_neither_torch_nor_lightning_is_loaded():
+    text = "import sys, handgrad.cli.settings; print(*sorted({name.partition('.')[0] for name in sys.modules}))"
+    loaded = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, check=True).stdout.split()
+    assert {"handgrad", "hydra", "omegaconf"} <= set(loaded)
+    assert not {"torch", "pytorch_lightning", "lightning_fabric", "torchvision", "numpy", "matplotlib"} & set(loaded)

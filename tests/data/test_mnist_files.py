@@ -9,6 +9,7 @@ import logging
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -50,12 +51,14 @@ def assert_whole(folder: Path) -> None:
 def refuse_writing(monkeypatch) -> None:
     """What a read-only file system answers; permission bits would not stop a test that runs as root."""
 
-    def read_only_open(path, mode="r"):
-        if mode != "rb":
-            raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
-        return open(path, mode)
+    opening = os.open
 
-    monkeypatch.setattr(mnist_files, "open", read_only_open, raising=False)
+    def read_only_open(path, flags, *args, **kwargs):
+        if flags & (os.O_WRONLY | os.O_RDWR):
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+        return opening(path, flags, *args, **kwargs)
+
+    monkeypatch.setattr(os, "open", read_only_open)
 
 
 @pytest.mark.parametrize("name", PINS)
@@ -152,11 +155,16 @@ def test_an_archive_that_inflates_to_more_is_read_no_further_than_needed(tmp_pat
         archive_size=len(bomb), archive_sha256=hashlib.sha256(bomb).hexdigest()
     )
     monkeypatch.setitem(mnist_files.PINS, "labels", pinned)
-    written = []
-    monkeypatch.setattr(os, "fsync", lambda descriptor: written.append(os.fstat(descriptor).st_size))
+    read, inflated = gzip.GzipFile.read, []
+
+    def watched(self, size=-1):
+        inflated.append(read(self, size))
+        return inflated[-1]
+
+    monkeypatch.setattr(gzip.GzipFile, "read", watched)
     with pytest.raises(InputError, match=r"labels\.gz: does not extract"):
         prepare(tmp_path)
-    assert written[-1] == len(CONTENTS["labels"]) + 1
+    assert len(inflated[-1]) == len(CONTENTS["labels"]) + 1
     assert names(raw) == {"images.gz", "labels.gz", "images"}
 
 
@@ -204,8 +212,11 @@ def test_nothing_is_touched_without_the_lock(tmp_path, raw, monkeypatch):
     (raw / ".images.0123.tmp").write_bytes(b"another process is writing this")
     with open(raw / ".lock", "ab") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
-        waiting = fcntl.flock  # made to fail where it would wait
-        monkeypatch.setattr(fcntl, "flock", lambda file, operation: waiting(file, operation | fcntl.LOCK_NB))
+
+        def wait(seconds):
+            raise BlockingIOError(errno.EWOULDBLOCK, os.strerror(errno.EWOULDBLOCK))
+
+        monkeypatch.setattr(time, "sleep", wait)
         with pytest.raises(InputError, match=os.strerror(errno.EWOULDBLOCK)):
             prepare(tmp_path)
     assert names(raw) == {"images.gz", "labels.gz", ".images.0123.tmp"}

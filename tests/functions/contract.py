@@ -26,6 +26,12 @@ class Case:
     grad_loss: Tensor
     grad_logits: Tensor
     grad_penalty: Tensor
+    sample_weight: Tensor | None = None  # (N,), some zeros among them
+
+    @property
+    def samples(self) -> dict[str, Tensor | None]:
+        """What a loss takes beside the parameters."""
+        return {"target": self.target, "sample_weight": self.sample_weight}
 
     def to(self, dtype: torch.dtype) -> "Case":
         def cast(tensor: Tensor) -> Tensor:
@@ -33,18 +39,19 @@ class Case:
 
         parameters = {name: cast(tensor) for name, tensor in self.parameters.items()}
         grads = (cast(self.grad_loss), cast(self.grad_logits), cast(self.grad_penalty))
-        return Case(parameters, self.target, cast(self.l2), *grads)
+        sample_weight = None if self.sample_weight is None else cast(self.sample_weight)
+        return Case(parameters, self.target, cast(self.l2), *grads, sample_weight)
 
 
-def softmax_case(seed: int, **sizes: int) -> Case:
-    return _random_case(seed, classes=sizes.pop("K", None), **sizes)
+def softmax_case(seed: int, weighted: bool = False, **sizes: int) -> Case:
+    return _random_case(seed, weighted, classes=sizes.pop("K", None), **sizes)
 
 
-def binary_case(seed: int, **sizes: int) -> Case:
-    return _random_case(seed, classes=1, **sizes)
+def binary_case(seed: int, weighted: bool = False, **sizes: int) -> Case:
+    return _random_case(seed, weighted, classes=1, **sizes)
 
 
-def _random_case(seed: int, classes: int | None, N=None, D=None, L=None) -> Case:
+def _random_case(seed: int, weighted: bool, classes: int | None, N=None, D=None, L=None) -> Case:
     generator = torch.Generator().manual_seed(seed)
 
     def count(low: int, high: int) -> int:
@@ -63,7 +70,11 @@ def _random_case(seed: int, classes: int | None, N=None, D=None, L=None) -> Case
         parameters["bias"] = normal(L, K) * logit_scale
     target = torch.randint(0, max(K, 2), (N,), generator=generator)
     grad_logits = normal(L, N, K) * (count(0, 1) / (N * K) ** 0.5)  # none in half of the cases
-    return Case(parameters, target, power(-3, 0.5, L), normal(L), grad_logits, normal(L) * count(0, 1))
+    case = Case(parameters, target, power(-3, 0.5, L), normal(L), grad_logits, normal(L) * count(0, 1))
+    if weighted:
+        case.sample_weight = power(-1, 1, N) * (torch.rand(N, generator=generator) > 0.3)
+        case.sample_weight[count(0, N - 1)] = float(power(-1, 1))  # never all zero
+    return case
 
 
 # --- oracles: the plain formulas, on tensors that may carry batch axes in front -------------------------------------
@@ -74,29 +85,42 @@ def plain_logits(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> T
     return logits if bias is None else logits + bias.unsqueeze(-2)
 
 
-def plain_cross_entropy(input: Tensor, weight: Tensor, target: Tensor, bias: Tensor | None = None):
+def plain_mean(losses: Tensor, sample_weight: Tensor | None = None) -> Tensor:
+    if sample_weight is None:
+        return losses.mean(-1)
+    return (losses * sample_weight).sum(-1) / sample_weight.sum()
+
+
+def plain_cross_entropy(input: Tensor, weight: Tensor, target: Tensor, bias=None, sample_weight=None):
     logits = plain_logits(input, weight, bias)
     index = target.unsqueeze(-1).expand(*logits.shape[:-1], 1)
-    return -logits.log_softmax(-1).gather(-1, index).squeeze(-1).mean(-1), logits
+    return plain_mean(-logits.log_softmax(-1).gather(-1, index).squeeze(-1), sample_weight), logits
 
 
-def plain_binary_cross_entropy(input: Tensor, weight: Tensor, target: Tensor, bias: Tensor | None = None):
+def plain_binary_cross_entropy(input: Tensor, weight: Tensor, target: Tensor, bias=None, sample_weight=None):
     logits = plain_logits(input, weight, bias)
     wanted = target.to(logits.dtype).expand(logits.shape[:-1])
-    return F.binary_cross_entropy_with_logits(logits.squeeze(-1), wanted, reduction="none").mean(-1), logits
+    losses = F.binary_cross_entropy_with_logits(logits.squeeze(-1), wanted, reduction="none")
+    return plain_mean(losses, sample_weight), logits
 
 
-def torch_cross_entropy(input: Tensor, weight: Tensor, target: Tensor, bias: Tensor | None = None):
+def torch_cross_entropy(input: Tensor, weight: Tensor, target: Tensor, bias=None, sample_weight=None):
     """What one would write with torch.nn, one classifier after the other."""
     logits = [F.linear(input, weight[i], None if bias is None else bias[i]) for i in range(weight.shape[0])]
-    return torch.stack([F.cross_entropy(z, target) for z in logits]), torch.stack(logits)
+    if sample_weight is None:
+        return torch.stack([F.cross_entropy(z, target) for z in logits]), torch.stack(logits)
+    losses = torch.stack([F.cross_entropy(z, target, reduction="none") for z in logits])
+    return plain_mean(losses, sample_weight), torch.stack(logits)
 
 
-def torch_binary_cross_entropy(input: Tensor, weight: Tensor, target: Tensor, bias: Tensor | None = None):
+def torch_binary_cross_entropy(input: Tensor, weight: Tensor, target: Tensor, bias=None, sample_weight=None):
     logits = [F.linear(input, weight[i], None if bias is None else bias[i]) for i in range(weight.shape[0])]
     # Not binary_cross_entropy_with_logits: its backward takes sigmoid - target, which cancels down to 7e-14.
     sign = 2 * target.unsqueeze(1).to(input.dtype) - 1
-    return torch.stack([F.soft_margin_loss(z, sign) for z in logits]), torch.stack(logits)
+    if sample_weight is None:
+        return torch.stack([F.soft_margin_loss(z, sign) for z in logits]), torch.stack(logits)
+    losses = torch.stack([F.soft_margin_loss(z, sign, reduction="none").squeeze(1) for z in logits])
+    return plain_mean(losses, sample_weight), torch.stack(logits)
 
 
 def plain_penalty(parameter: Tensor, l2: Tensor) -> Tensor:
@@ -124,7 +148,7 @@ LOSSES = {
 
 def objective(function: Callable, penalty: Callable, case: Case, parameters: dict[str, Tensor]) -> Tensor:
     """J: losses, logits and penalties of weight and bias, weighted at random, so that no gradient arrives as ones."""
-    loss, logits = function(target=case.target, **parameters)
+    loss, logits = function(**case.samples, **parameters)
     penalties = penalty(parameters["weight"], case.l2)
     if "bias" in parameters:
         penalties = penalties + 0.5 * penalty(parameters["bias"].unsqueeze(-1), case.l2)
@@ -172,7 +196,5 @@ def check_autograd(loss: Loss, function: Callable, penalty: Callable, case: Case
 
 
 def check_forward(loss: Loss, function: Callable, case: Case) -> None:
-    for found, expected in zip(
-        *(f(target=case.target, **case.parameters) for f in (function, loss.plain)), strict=True
-    ):
+    for found, expected in zip(*(f(**case.samples, **case.parameters) for f in (function, loss.plain)), strict=True):
         assert relative_error(found, expected) <= 1e-14

@@ -42,6 +42,49 @@ def test_gradients_of_classifiers_never_mix(loss):
     assert not grad[2].any()
 
 
+# --- sample weights --------------------------------------------------------------------------------------------------
+
+
+def value_and_gradient(loss: Loss, p: dict, target: torch.Tensor, sample_weight: torch.Tensor | None = None):
+    leaves = [p[name].detach().requires_grad_() for name in ("weight", "bias")]
+    value, _ = loss.function(p["input"], leaves[0], target, leaves[1], sample_weight)
+    return value.detach(), *torch.autograd.grad(value.sum(), leaves)
+
+
+def assert_close(found, expected, tolerance=1e-14):
+    for one, other in zip(found, expected, strict=True):
+        assert relative_error(one, other) <= tolerance
+
+
+def test_counts_are_repeated_rows(loss):
+    case = case_with_bias(loss, N=6, D=5, L=3)
+    counts = torch.tensor([2, 0, 1, 5, 1, 3])
+    found = value_and_gradient(loss, case.parameters, case.target, counts.double())
+    rows = torch.arange(6).repeat_interleave(counts)
+    repeated = case.parameters | {"input": case.parameters["input"][rows]}
+    assert_close(found, value_and_gradient(loss, repeated, case.target[rows]))
+
+
+def test_equal_weights_are_none_and_scale_is_of_no_account(loss):
+    case = case_with_bias(loss, N=6, D=5, L=3)
+    expected = value_and_gradient(loss, case.parameters, case.target)
+    for scale in (1.0, 1e-200, 1e200):
+        weights = torch.full((6,), scale, dtype=torch.float64)
+        assert_close(value_and_gradient(loss, case.parameters, case.target, weights), expected)
+
+
+def test_float16_weights_whose_sum_overflows(loss):
+    case = case_with_bias(loss, N=6, D=5, L=3).to(torch.float16)
+    value, _ = loss.function(**case.parameters, target=case.target, sample_weight=torch.full((6,), 6e4).half())
+    assert torch.equal(value, loss.function(**case.parameters, target=case.target)[0])
+
+
+def test_weights_that_add_up_to_zero_give_no_number(loss):
+    case = case_with_bias(loss, N=6, D=5, L=3)
+    zeros = torch.zeros(6, dtype=torch.float64)
+    assert loss.function(**case.parameters, target=case.target, sample_weight=zeros)[0].isnan().all()
+
+
 # --- shapes, layouts, dtypes -----------------------------------------------------------------------------------------
 
 
@@ -134,6 +177,18 @@ def test_autocast(loss, input_dtype):
         assert relative_error(mine, wanted) <= 0.02
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64], ids=str)
+def test_autocast_takes_sample_weights_of_any_floating_dtype(loss, dtype):
+    case = case_with_bias(loss, N=32, D=20, L=2, weighted=True).to(torch.float32)
+    weight, sample_weight = case.parameters["weight"].requires_grad_(), case.sample_weight.to(dtype)
+    with torch.autocast("cpu", torch.bfloat16):
+        value, _ = loss.function(case.parameters["input"], weight, case.target, None, sample_weight)
+    wide = (case.parameters["input"].double(), weight.double(), case.target, None, sample_weight.double())
+    assert value.dtype == torch.float32
+    found, expected = (torch.autograd.grad(v.sum(), weight)[0] for v in (value, loss.plain(*wide)[0]))
+    assert relative_error(found, expected) <= 0.02
+
+
 # --- numbers ---------------------------------------------------------------------------------------------------------
 
 
@@ -162,8 +217,8 @@ def test_small_losses_keep_their_digits():
         value, _ = loss.function(torch.tensor([[x]], dtype=torch.float64), weight, torch.tensor([y]))
         (grad,) = torch.autograd.grad(value, weight)
         small = torch.tensor(-40.0, dtype=torch.float64).exp().item()
-        assert value.item() == pytest.approx(small, rel=1e-14)
-        assert grad.item() == pytest.approx(-small, rel=1e-14)
+        assert value.item() == pytest.approx(small, rel=1e-14, abs=0)
+        assert grad.item() == pytest.approx(-small, rel=1e-14, abs=0)
 
 
 def test_uniform_classifier_costs_the_logarithm_of_the_number_of_classes():
@@ -238,6 +293,24 @@ REFUSED = {
     "target of int32": ({"target": torch.zeros(5, dtype=torch.int32)}, TypeError, "target has dtype torch.int32"),
     "input of bytes": ({"input": torch.zeros(5, 3, dtype=torch.uint8)}, TypeError, "input has dtype torch.uint8"),
     "mixed precision": ({"input": torch.zeros(5, 3).double()}, TypeError, "expected torch.float32 as weight"),
+    "sample_weight of other N": (
+        {"sample_weight": torch.ones(4)},
+        ValueError,
+        r"sample_weight has shape \(4,\); expected \(N,\) with N = 5 as in input",
+    ),
+    "sample_weight column": ({"sample_weight": torch.ones(5, 1)}, ValueError, r"sample_weight has shape \(5, 1\)"),
+    "sample_weight of integers": (
+        {"sample_weight": torch.ones(5, dtype=torch.int64)},
+        TypeError,
+        "sample_weight has dtype torch.int64; expected torch.float32 as weight",
+    ),
+    "sample_weight of float64": ({"sample_weight": torch.ones(5).double()}, TypeError, "has dtype torch.float64"),
+    "sample_weight list": ({"sample_weight": [1.0] * 5}, TypeError, "sample_weight is a list; expected a torch.Tensor"),
+    "sample_weight that requires a gradient": (
+        {"sample_weight": torch.ones(5, requires_grad=True)},
+        ValueError,
+        "no gradient is derived for it",
+    ),
     "list": ({"input": [[0.0]]}, TypeError, "input is a list; expected a torch.Tensor"),
     "weight None": ({"weight": None}, TypeError, "weight is a NoneType; expected a torch.Tensor"),
 }

@@ -15,11 +15,17 @@ from tests.functions.contract import (
     check_central_difference,
     check_forward,
     gradient,
+    plain_mean,
     plain_penalty,
     relative_error,
 )
 
 CASES = range(1000)
+
+pytestmark = pytest.mark.slow
+
+
+WEIGHTED = pytest.mark.parametrize("weighted", [False, True], ids=["equal weights", "sample weights"])
 
 
 @pytest.fixture(params=LOSSES)
@@ -27,22 +33,31 @@ def loss(request) -> Loss:
     return LOSSES[request.param]
 
 
-def test_forward_is_the_plain_formula(loss):
+@WEIGHTED
+def test_forward_is_the_plain_formula(loss, weighted):
     for seed in CASES:
-        check_forward(loss, loss.function, loss.case(seed))
+        check_forward(loss, loss.function, loss.case(seed, weighted))
 
 
-def test_gradient_is_the_central_difference(loss):
+@WEIGHTED
+def test_gradient_is_the_central_difference(loss, weighted):
     for seed in CASES:
-        check_central_difference(loss, loss.function, l2_penalty, loss.case(seed))
+        check_central_difference(loss, loss.function, l2_penalty, loss.case(seed, weighted))
 
 
-def test_gradient_is_autograds(loss):
+@WEIGHTED
+def test_gradient_is_autograds(loss, weighted):
     for seed in CASES:
-        check_autograd(loss, loss.function, l2_penalty, loss.case(seed))
+        check_autograd(loss, loss.function, l2_penalty, loss.case(seed, weighted))
     for seed in range(20):
-        case = loss.case(seed, N=128, D=100, L=5, **({"K": 10} if loss is LOSSES["softmax"] else {}))
+        case = loss.case(seed, weighted, N=128, D=100, L=5, **({"K": 10} if loss is LOSSES["softmax"] else {}))
         check_autograd(loss, loss.function, l2_penalty, case)
+
+
+def test_some_weights_are_zero_but_never_all(loss):
+    weights = [loss.case(seed, weighted=True).sample_weight for seed in CASES]
+    assert all(weight.any() for weight in weights)
+    assert sum(bool((weight == 0).any()) for weight in weights) > 500
 
 
 # --- wrong versions: each check must refuse each of them -------------------------------------------------------------
@@ -58,8 +73,8 @@ def tampered(tensor: Tensor, change) -> Tensor:
 
 def with_wrong_gradient(name: str, change):
     def mutant(function, penalty):
-        def wrong(target, **parameters):
-            return function(target=target, **{**parameters, name: tampered(parameters[name], change)})
+        def wrong(**arguments):
+            return function(**{**arguments, name: tampered(arguments[name], change)})
 
         return wrong, penalty
 
@@ -68,13 +83,47 @@ def with_wrong_gradient(name: str, change):
 
 def with_wrong_loss_gradient(change):
     def mutant(function, penalty):
-        def wrong(target, **parameters):
-            loss, logits = function(target=target, **parameters)
+        def wrong(target, **arguments):
+            loss, logits = function(target=target, **arguments)
             return tampered(loss, lambda grad: change(grad, target.shape[0])), logits
 
         return wrong, penalty
 
     return mutant
+
+
+class _Replaced(torch.autograd.Function):
+    """The values of the first argument with the gradient of the second."""
+
+    @staticmethod
+    def forward(ctx, value: Tensor, other: Tensor) -> Tensor:
+        return value.view_as(value)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> tuple[None, Tensor]:
+        return None, grad
+
+
+def with_gradient_of_other_weights(other_mean):
+    """The right loss, with the gradient of another mean in place of its own."""
+
+    def mutant(function, penalty):
+        def wrong(sample_weight, **arguments):
+            loss, logits = function(sample_weight=sample_weight, **arguments)
+            ones = torch.ones_like(sample_weight)
+            return _Replaced.apply(loss.detach(), other_mean(function, arguments, sample_weight, ones)), logits
+
+        return wrong, penalty
+
+    return mutant
+
+
+def weights_ignored(function, arguments, sample_weight, ones):
+    return function(sample_weight=ones, **arguments)[0]
+
+
+def divided_by_n(function, arguments, sample_weight, ones):
+    return function(sample_weight=sample_weight, **arguments)[0] * sample_weight.sum() / len(sample_weight)
 
 
 def with_wrong_penalty_gradient(factor: float):
@@ -102,10 +151,26 @@ MUTANTS = {
 }
 
 
+WEIGHT_MUTANTS = {
+    "weights ignored": with_gradient_of_other_weights(weights_ignored),
+    "divided by N for sum s": with_gradient_of_other_weights(divided_by_n),
+}
+
+
+@pytest.mark.parametrize("check", [check_central_difference, check_autograd])
+@pytest.mark.parametrize("mutant", WEIGHT_MUTANTS)
+def test_wrong_weighting_is_refused(loss, check, mutant):
+    case = next(case for case in (loss.case(seed, True, N=5, D=4, L=3) for seed in CASES) if "bias" in case.parameters)
+    check(loss, loss.function, l2_penalty, case)
+    with pytest.raises(AssertionError):
+        check(loss, *WEIGHT_MUTANTS[mutant](loss.function, l2_penalty), case)
+
+
+@WEIGHTED
 @pytest.mark.parametrize("check", [check_central_difference, check_autograd])
 @pytest.mark.parametrize("mutant", MUTANTS)
-def test_wrong_gradient_is_refused(loss, check, mutant):
-    cases = (loss.case(seed, N=5, D=4, L=3) for seed in CASES)
+def test_wrong_gradient_is_refused(loss, check, mutant, weighted):
+    cases = (loss.case(seed, weighted, N=5, D=4, L=3) for seed in CASES)
     case = next(case for case in cases if case.grad_penalty.any() and "bias" in case.parameters)
     check(loss, loss.function, l2_penalty, case)
     with pytest.raises(AssertionError):
@@ -113,8 +178,8 @@ def test_wrong_gradient_is_refused(loss, check, mutant):
 
 
 def test_gradient_with_respect_to_logits_dropped_is_refused(loss):
-    def wrong(target, **parameters):
-        found, logits = loss.function(target=target, **parameters)
+    def wrong(**arguments):
+        found, logits = loss.function(**arguments)
         return found, logits.detach()
 
     case = next(case for case in map(loss.case, CASES) if case.grad_logits.any())
@@ -142,11 +207,14 @@ def test_linear_cross_entropy_is_torchs(with_bias):
 # --- accuracy in single and half precision ---------------------------------------------------------------------------
 
 
-def by_torch_with_bce(input, weight, target, bias=None):
+def by_torch_with_bce(input, weight, target, bias=None, sample_weight=None):
     """Logistic regression as usually written; its cancellation is part of what float32 is compared with."""
     logits = [F.linear(input, w, None if bias is None else bias[i]) for i, w in enumerate(weight)]
     wanted = target.unsqueeze(1).to(input.dtype)
-    return torch.stack([F.binary_cross_entropy_with_logits(z, wanted) for z in logits]), torch.stack(logits)
+    if sample_weight is None:
+        return torch.stack([F.binary_cross_entropy_with_logits(z, wanted) for z in logits]), torch.stack(logits)
+    losses = [F.binary_cross_entropy_with_logits(z, wanted, reduction="none").squeeze(1) for z in logits]
+    return plain_mean(torch.stack(losses), sample_weight), torch.stack(logits)
 
 
 def root_mean_square_errors(loss: Loss, dtype: torch.dtype, cases: list[Case]) -> dict[str, tuple[float, float]]:
@@ -156,10 +224,10 @@ def root_mean_square_errors(loss: Loss, dtype: torch.dtype, cases: list[Case]) -
     for case in (case.to(dtype) for case in cases):
         truth = case.to(torch.float64)
         expected = gradient(loss.plain, plain_penalty, truth) | {
-            "loss": loss.plain(target=case.target, **truth.parameters)[0]
+            "loss": loss.plain(**truth.samples, **truth.parameters)[0]
         }
         for who, (function, penalty) in enumerate(((loss.function, l2_penalty), (peer, plain_penalty))):
-            found = gradient(function, penalty, case) | {"loss": function(target=case.target, **case.parameters)[0]}
+            found = gradient(function, penalty, case) | {"loss": function(**case.samples, **case.parameters)[0]}
             for name, value in found.items():
                 assert value.dtype == dtype
                 error = relative_error(value.double(), expected[name]) ** 2
@@ -170,7 +238,8 @@ def root_mean_square_errors(loss: Loss, dtype: torch.dtype, cases: list[Case]) -
 @pytest.mark.parametrize(
     ("dtype", "factor"), [(torch.float32, 2), (torch.bfloat16, 1.02), (torch.float16, 1.02)], ids=str
 )
-def test_low_precision_is_as_accurate_as_torchs(loss, dtype, factor):
-    cases = [loss.case(seed, N=16, D=12, L=3) for seed in range(150)]
+@WEIGHTED
+def test_low_precision_is_as_accurate_as_torchs(loss, dtype, factor, weighted):
+    cases = [loss.case(seed, weighted, N=16, D=12, L=3) for seed in range(150)]
     for name, (ours, torchs) in root_mean_square_errors(loss, dtype, cases).items():
         assert ours <= factor * torchs, f"{name}: {ours} against {torchs}"

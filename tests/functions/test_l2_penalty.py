@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from torch.func import hessian, jacfwd, jacrev, vmap
+from torch.func import hessian, jacfwd, jacrev, jvp, vmap
 
-from handgrad.functions.l2_penalty import accumulate_l2_gradient, l2_penalty
+from handgrad.functions.l2_penalty import add_l2_gradient, l2_penalty
 from tests.functions.contract import plain_penalty, relative_error
 
 # torch's own forward-mode tables are built with the deprecated torch.jit.script.
@@ -34,10 +34,11 @@ def test_accumulated_is_what_backward_adds(shape):
         parameter, l2 = random_arguments(*shape, seed=seed)
         grad_output = torch.randn(shape[0], generator=generator, dtype=torch.float64)
         before = torch.randn(shape, generator=generator, dtype=torch.float64)
-        parameter.requires_grad_().grad = before.clone()
-        accumulate_l2_gradient(parameter, l2, grad_output)
+        gradient = before.clone()
+        parameter.requires_grad_()
+        add_l2_gradient(gradient, parameter, l2, grad_output)
         (expected,) = torch.autograd.grad(plain_penalty(parameter.flatten(1)[:, None], l2), parameter, grad_output)
-        assert relative_error(parameter.grad, before + expected) <= 1e-15
+        assert relative_error(gradient, before + expected) <= 1e-15
 
 
 @pytest.mark.parametrize("shape", [(3, 4), (1, 2, 5), (2, 3, 2, 2)])
@@ -74,6 +75,12 @@ def test_vmap(dims):
     for transform in (lambda f: f, lambda f: jacrev(f, 0), lambda f: jacfwd(f, 1), lambda f: hessian(f, 0)):
         found, expected = (vmap(transform(f), dims)(*arguments) for f in (l2_penalty, plain_penalty))
         assert relative_error(found, expected) <= 1e-14
+
+
+def test_forward_mode_around_vmap_is_refused_by_torch():
+    parameter, l2 = random_arguments(4, 2, 3, 2)[0], torch.rand(2, dtype=torch.float64)
+    with pytest.raises(RuntimeError, match="Batching rule not implemented"):
+        jvp(lambda parameter: vmap(l2_penalty, (0, None))(parameter, l2), (parameter,), (parameter.cos(),))
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])

@@ -7,6 +7,7 @@ import torch
 import torch.autograd.forward_ad as forward_ad
 from torch.func import grad, hessian, jacfwd, jacrev, jvp, vmap
 
+from handgrad.compat import quick_grad
 from handgrad.functions.l2_penalty import l2_penalty
 from tests.functions.contract import LOSSES, Loss, plain_penalty, relative_error
 
@@ -18,13 +19,13 @@ SECOND_ORDER = {
     "forward over forward": lambda f, argnums: jacfwd(jacfwd(f, argnums), argnums),
 }
 # torch's own forward-mode tables are built with the deprecated torch.jit.script.
-pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")]
 
 
 class Problem:
     """A loss and its plain formula as functions of (input, weight, bias) on one batch of random numbers."""
 
-    def __init__(self, loss: Loss, L=2, N=5, D=3, batch=()):
+    def __init__(self, loss: Loss, L=2, N=5, D=3, batch=(), weighted=False):
         generator = torch.Generator().manual_seed(7)
         self.loss, K = loss, 1 if loss is LOSSES["binary"] else 4
 
@@ -35,15 +36,18 @@ class Problem:
         self.target = torch.randint(0, max(K, 2), (*batch, N), generator=generator)
         self.grad_loss = torch.randn(L, generator=generator, dtype=torch.float64)
         self.grad_logits = torch.randn(L, N, K, generator=generator, dtype=torch.float64)
+        self.sample_weight = normal(N).exp() if weighted else None
+        if weighted:
+            self.sample_weight[..., 1] = 0
 
     def outputs(self, function):
-        return lambda input, weight, bias: function(input, weight, self.target, bias)
+        return lambda input, weight, bias: function(input, weight, self.target, bias, self.sample_weight)
 
     def scalar(self, function, uses="loss and logits"):
         """One number, curved in the logits too, so that their part of the second derivative is not zero."""
 
-        def total(input, weight, bias, target=self.target):
-            loss, logits = function(input, weight, target, bias)
+        def total(input, weight, bias, target=self.target, sample_weight=self.sample_weight):
+            loss, logits = function(input, weight, target, bias, sample_weight)
             total = (self.grad_loss * loss).sum()
             return total + (self.grad_logits * logits.sin()).sum() if uses == "loss and logits" else total
 
@@ -56,9 +60,10 @@ def assert_same(found, expected, tolerance=1e-13):
         assert relative_error(one.detach(), other.detach()) <= tolerance
 
 
-@pytest.fixture(params=LOSSES)
+@pytest.fixture(params=itertools.product(LOSSES, (False, True)), ids=lambda p: p[0] + " weighted" * p[1])
 def problem(request) -> Problem:
-    return Problem(LOSSES[request.param])
+    name, weighted = request.param
+    return Problem(LOSSES[name], weighted=weighted)
 
 
 @pytest.fixture(params=LOSSES)
@@ -120,25 +125,38 @@ def test_hessian_vector_products_without_functorch(problem):
         assert_same([forward_ad.unpack_dual(value).tangent for value in grads], expected)
 
 
-@pytest.mark.parametrize("dims", [dims for dims in itertools.product((0, None), repeat=4) if any(d == 0 for d in dims)])
+def subsets(arguments: int) -> list[tuple]:
+    """All ways to batch at least one of so many arguments."""
+    return [dims for dims in itertools.product((0, None), repeat=arguments) if any(dim == 0 for dim in dims)]
+
+
+@pytest.mark.parametrize("dims", [*subsets(4), *subsets(5)], ids=lambda dims: "".join("-0"[dim == 0] for dim in dims))
 def test_vmap(loss, dims):
-    """Any of input, weight, bias and target may be batched: values, gradients in and around, tangents, curvature."""
-    batched = Problem(loss, batch=(3,))
-    arguments = [
-        argument if dim == 0 else argument[0]
-        for argument, dim in zip((*batched.arguments, batched.target), dims, strict=True)
-    ]
+    """Any of input, weight, bias, target and sample_weight may be batched: values, gradients, tangents, curvature."""
+    batched = Problem(loss, batch=(3,), weighted=len(dims) == 5)
+    everything = (*batched.arguments, batched.target, batched.sample_weight)
+    arguments = [argument if dim == 0 else argument[0] for argument, dim in zip(everything, dims, strict=False)]
 
     def results(function):
         scalar = batched.scalar(function)
-        yield vmap(lambda x, w, b, y: function(x, w, y, b), dims)(*arguments)
+        yield vmap(lambda x, w, b, y, *s: function(x, w, y, b, *s), dims)(*arguments)
         yield vmap(grad(scalar, ALL), dims)(*arguments)
         yield grad(lambda *batch: vmap(scalar, dims)(*batch).sum(), ALL)(*arguments)
         yield vmap(jacrev(grad(scalar, 1), ALL), dims)(*arguments)
-        yield vmap(lambda x, w, b, y: jvp(lambda w: function(x, w, y, b), (w,), (w.cos(),))[1], dims)(*arguments)
+        yield vmap(lambda x, w, b, y, *s: jvp(lambda w: function(x, w, y, b, *s), (w,), (w.cos(),))[1], dims)(
+            *arguments
+        )
 
     for found, expected in zip(results(loss.function), results(loss.plain), strict=True):
         assert_same(found, expected)
+
+
+def test_forward_mode_around_vmap_is_refused_by_torch(problem):
+    """torch 2.14 can not tell a tangent under a batch axis; were it silent, the tangent would be zero."""
+    input, weight, bias = problem.arguments
+    function = problem.outputs(problem.loss.function)
+    with pytest.raises(RuntimeError, match="Batching rule not implemented"):
+        jvp(lambda w: vmap(lambda w: function(input, w, bias))(w.expand(3, *w.shape)), (weight,), (weight.cos(),))
 
 
 def test_vmapped_weights_are_the_path_axis(loss):
@@ -147,6 +165,44 @@ def test_vmapped_weights_are_the_path_axis(loss):
     found = vmap(lambda w, b: loss.function(input, w[None], problem.target, b[None]))(weight, bias)
     expected = loss.function(input, weight, problem.target, bias)
     assert_same([tensor.squeeze(1) for tensor in found], expected)
+
+
+# --- the sample weights have no derivative: asked for, it is refused -------------------------------------------------
+
+DERIVATIVES_OF_SAMPLE_WEIGHT = {
+    "backward": lambda f, s: f(s.requires_grad_()),
+    "grad": lambda f, s: grad(f)(s),
+    "jacfwd": lambda f, s: jacfwd(f)(s),
+    "jvp": lambda f, s: jvp(f, (s,), (s.cos(),)),
+    "hessian": lambda f, s: hessian(f)(s),
+    "grad of vmap": lambda f, s: grad(lambda s: vmap(f)(s.expand(3, -1)).sum())(s),
+    "vmap of grad": lambda f, s: vmap(grad(f))(s.expand(3, -1)),
+    "grad of vmap of vmap": lambda f, s: grad(lambda s: vmap(vmap(f))(s.expand(3, 2, -1)).sum())(s),
+    "vmap of jvp": lambda f, s: vmap(lambda s: jvp(f, (s,), (s.cos(),)))(s.expand(3, -1)),
+}
+
+
+@pytest.mark.parametrize("derivative", DERIVATIVES_OF_SAMPLE_WEIGHT)
+def test_derivative_of_sample_weight_is_refused(loss, derivative):
+    problem = Problem(loss, weighted=True)
+    input, weight, bias = problem.arguments
+    weight.requires_grad_()
+
+    def total(sample_weight):
+        return loss.function(input, weight, problem.target, bias, sample_weight)[0].sum()
+
+    with pytest.raises(ValueError, match=r"^sample_weight is to be differentiated, and no gradient is derived for it"):
+        DERIVATIVES_OF_SAMPLE_WEIGHT[derivative](total, problem.sample_weight)
+
+
+def test_quick_grad_is_torchs(problem):
+    arguments = tuple(argument.requires_grad_() for argument in problem.arguments)
+    loss, _ = problem.outputs(problem.loss.function)(*arguments)
+    expected = torch.autograd.grad(loss, arguments, problem.grad_loss, retain_graph=True)
+    assert all(
+        torch.equal(*pair) for pair in zip(quick_grad(loss, arguments, problem.grad_loss), expected, strict=True)
+    )
+    assert all(argument.grad is None for argument in arguments)
 
 
 # --- torch.compile: the graph breaks around the function, which then runs as it stands --------------------------------
@@ -161,7 +217,7 @@ def fresh_compiler():
 
 def objective(problem, function, penalty=l2_penalty):
     def total(input, weight, bias):
-        loss, logits = function(input, weight, problem.target, bias)
+        loss, logits = function(input, weight, problem.target, bias, problem.sample_weight)
         return (loss + penalty(weight, problem.grad_loss)).sum() + logits.sin().sum()
 
     return total

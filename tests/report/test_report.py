@@ -3,8 +3,15 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from jinja2 import UndefinedError
+from markupsafe import Markup
 
 from report.__main__ import report
+from report.facts import Facts, small_facts, split_facts
+from report.numbers import Number
+from report.page import environment, listed, page, signed
+
+SCRIPT = """<script>alert("'")</script> & more"""
 
 
 class Page(HTMLParser):
@@ -42,7 +49,7 @@ def folder(finished: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def page(folder: Path) -> Page:
+def found(folder: Path) -> Page:
     return Page((folder / "index.html").read_text(encoding="utf-8"))
 
 
@@ -54,26 +61,26 @@ def test_every_figure_is_there_as_png_and_svg(folder):
     }
 
 
-def test_the_page_needs_nothing_else(page):
-    assert page.open == []
-    assert not page.all("script")
-    assert not [link for link in page.all("link") if not link["href"].startswith("data:")]
-    assert all(image["src"].startswith("data:image/svg+xml;base64,") for image in page.all("img"))
-    assert "@import" not in page.words["style"]
-    assert "url(" not in page.words["style"]
+def test_the_page_needs_nothing_else(found):
+    assert found.open == []
+    assert not found.all("script")
+    assert not [link for link in found.all("link") if not link["href"].startswith("data:")]
+    assert all(image["src"].startswith("data:image/svg+xml;base64,") for image in found.all("img"))
+    assert "@import" not in found.words["style"]
+    assert "url(" not in found.words["style"]
 
 
-def test_the_page_has_all_figures_with_texts_a_title_and_a_language(page):
-    images = page.all("img")
+def test_the_page_has_all_figures_with_texts_a_title_and_a_language(found):
+    images = found.all("img")
     assert len(images) == 20  # 9 figures on 2 splits, the one with little data, and one of them again on top
     assert all(len(image["alt"]) > 40 for image in images)
-    assert page.all("html")[0]["lang"] == "en"
-    assert page.words["title"] == "Handgrad: a course report, run again"
+    assert found.all("html")[0]["lang"] == "en"
+    assert found.words["title"] == "Handgrad: a course report, run again"
 
 
-def test_links_lead_somewhere(page):
-    names = {attributes["id"] for _, attributes in page.tags if "id" in attributes}
-    assert {link["href"][1:] for link in page.all("a") if link["href"].startswith("#")} <= names
+def test_links_lead_somewhere(found):
+    names = {attributes["id"] for _, attributes in found.tags if "id" in attributes}
+    assert {link["href"][1:] for link in found.all("a") if link["href"].startswith("#")} <= names
     assert {f"task-{task}" for task in ("2d", "2e", "3d", "4a", "4b", "4c", "4d", "4e")} <= names
 
 
@@ -89,3 +96,43 @@ def test_the_table_of_numbers(folder):
     assert found["updates after which the unshuffled accuracy drops", "course"]["ours"].startswith("36 60 84")
     assert found["‖w‖, l2 = 2", "report"]["ours"] == "0.6667"
     assert found["final validation loss, 100 training images, l2 = 0.02", "course"]["ours"] == "0.3300"
+
+
+@pytest.fixture
+def facts(splits) -> dict[str, Facts]:
+    return {name: split_facts(split) for name, split in splits.items()}
+
+
+def test_facts_and_numbers_are_escaped(folder, facts, small):
+    row = Number("data", SCRIPT, "report", "", "")
+    text = page(folder / "figures", facts, small_facts(small) | {"images": SCRIPT}, [row], Markup("<h2>D</h2>"))
+    assert "<script>" not in text
+    assert "<h2>D</h2>" in text
+    assert SCRIPT in Page(text).words["td"]
+    assert any(SCRIPT in image["alt"] for image in Page(text).all("img"))
+
+
+def test_a_caption_is_escaped(folder):
+    call = """{% from "parts.html" import small_figure %}
+    {% call small_figure("figure-small", "Figure", caption) %}{{ caption }}{% endcall %}"""
+    found = Page(environment(folder / "figures").from_string(call).render(caption=SCRIPT))
+    assert not found.all("script")
+    assert found.words["figcaption"].strip() == found.all("img")[0]["alt"] == SCRIPT
+
+
+@pytest.mark.parametrize("name", ["stop_steps", "stop_best_loss", "shuffled_stops"], ids=["plain", "format", "list"])
+def test_a_missing_fact_is_an_error(name, folder, facts, small):
+    del facts["course"][name]
+    with pytest.raises(UndefinedError, match=name):
+        page(folder / "figures", facts, small_facts(small), [], Markup())
+
+
+def test_a_missing_fact_of_one_l2_is_an_error(folder, facts, small):
+    del facts["report"]["l2"][1]["norm"]
+    with pytest.raises(UndefinedError, match="norm"):
+        page(folder / "figures", facts, small_facts(small), [], Markup())
+
+
+def test_signs_and_lists_are_written_out():
+    assert (signed(-0.5), signed(0.5)) == ("−0.5000", "+0.5000")
+    assert (listed([1]), listed([1, 2, 3])) == ("1", "1, 2 and 3")

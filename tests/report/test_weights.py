@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 import torch
-import yaml
 
 from handgrad.runs.checkpoint import WholeCheckpointIO
+from handgrad.runs.folder import RunFolder
 from report.weights import accuracy, class_means, correlation, main, rounded_share, softmax
 
 
@@ -33,15 +33,7 @@ def test_correlation_ignores_scale_and_offset():
 def test_zero_weights_of_a_real_checkpoint(tmp_path):
     state = {"weight": torch.zeros(1, 10, 784), "bias": torch.zeros(1, 10), "l2": torch.zeros(1)}
     WholeCheckpointIO().save_checkpoint({"state_dict": state}, tmp_path / "checkpoints" / "last.ckpt")
-    data = {
-        "_target_": "handgrad.data.mnist.MNISTDataModule",
-        "root": "data",
-        "split": "report",
-        "digits": list(range(10)),
-    }
-    data |= {"shuffle": False, "batch_size": 128, "seed": 0, "epochs": 1}
-    (tmp_path / ".hydra").mkdir()
-    (tmp_path / ".hydra" / "config.yaml").write_text(yaml.safe_dump({"data": data}))
+    RunFolder(tmp_path).begin({}, ["experiment=report_softmax"], None)
     state["weight"][0, 0, 0] = 1.0  # saved before: the file holds zeros
     main(tmp_path)
     found = np.load(tmp_path / "weights.npz")

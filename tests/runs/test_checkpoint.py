@@ -1,15 +1,19 @@
 """Checkpoints are whole or absent, and what is loaded is what was saved."""
 
 import errno
+import hashlib
+import io
 import os
 import random
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
+from handgrad import files
 from handgrad.errors import InputError
-from handgrad.runs import checkpoint as checkpoint_io
-from handgrad.runs.checkpoint import WholeCheckpointIO
+from handgrad.runs.checkpoint import MARK, WholeCheckpointIO
 
 STATE = {"state_dict": {"weight": torch.arange(12.0)}, "epoch": 3}
 
@@ -82,9 +86,9 @@ def test_a_full_disk_leaves_the_old_checkpoint(broken, saved, monkeypatch):
             full()
 
     if broken == "write":
-        monkeypatch.setattr(checkpoint_io, "open", lambda *args: FullFile(open(*args)), raising=False)  # noqa: SIM115
+        monkeypatch.setattr(files, "open", lambda *args: FullFile(open(*args)), raising=False)  # noqa: SIM115
     else:
-        monkeypatch.setattr(checkpoint_io.os, broken, full)
+        monkeypatch.setattr(os, broken, full)
     with pytest.raises(InputError, match=r"last\.ckpt: checkpoint not saved \(No space left on device\)"):
         WholeCheckpointIO().save_checkpoint({"new": 1}, saved)
     assert saved.read_bytes() == before
@@ -95,3 +99,41 @@ def test_stale_temporaries_are_swept(saved):
     (saved.parent / ".last.ckpt.12345.tmp").write_bytes(b"of a process that was killed")
     WholeCheckpointIO().save_checkpoint(STATE, saved)
     assert [path.name for path in saved.parent.iterdir()] == ["last.ckpt"]
+
+
+def test_what_is_no_plain_value_is_saved_as_one_and_compared_as_one(tmp_path):
+    settings = {
+        "root": Path("data"),
+        "digits": range(3),
+        "seed": np.int64(3),
+        "lr": np.float32(0.5),
+        "on": True,
+        "no": None,
+    }
+    path = tmp_path / "last.ckpt"
+    WholeCheckpointIO(settings, {"classes": ("a", "b")}).save_checkpoint({}, path)
+    about = WholeCheckpointIO(settings).load_checkpoint(path)["handgrad"]
+    assert about["settings"] == {"root": "data", "digits": [0, 1, 2], "seed": 3, "lr": 0.5, "on": True, "no": None}
+    assert about["data"] == {"classes": ["a", "b"]}
+
+
+CHANGES = [({"lr": 2}, "lr=2: the run was started with lr=1"), ({}, r"lr=\(absent\): the run was started with lr=1")]
+CHANGES += [({"lr": 1, "x": 0}, r"x=0: the run was started with x=\(absent\)")]
+
+
+@pytest.mark.parametrize(("settings", "line"), CHANGES, ids=str)
+def test_a_run_goes_on_with_the_same_settings_only(settings, line, tmp_path):
+    WholeCheckpointIO({"lr": 1}).save_checkpoint({}, tmp_path / "last.ckpt")
+    with pytest.raises(InputError, match=line):
+        WholeCheckpointIO(settings).load_checkpoint(tmp_path / "last.ckpt")
+    assert WholeCheckpointIO().load_checkpoint(tmp_path / "last.ckpt")["handgrad"]["settings"] == {"lr": 1}
+
+
+def test_a_checkpoint_of_an_earlier_version_is_refused(saved):
+    content = torch.load(saved, weights_only=True)
+    del content["handgrad"]
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    saved.write_bytes(buffer.getvalue() + MARK + hashlib.sha256(buffer.getvalue()).digest())
+    with pytest.raises(InputError, match="written by an earlier version of handgrad"):
+        WholeCheckpointIO({"lr": 1}).load_checkpoint(saved)

@@ -11,13 +11,19 @@ import torch
 import torch.utils.tensorboard
 import torchvision  # noqa: F401
 
-import handgrad.callbacks.results
+import handgrad.callbacks.checkpointing
+import handgrad.callbacks.curves
+import handgrad.callbacks.divergence_check
+import handgrad.callbacks.early_stopping
+import handgrad.callbacks.gradient_check
+import handgrad.callbacks.progress_bar
 import handgrad.callbacks.weight_images
 import handgrad.data.mnist
-import handgrad.loggers.tensorboard
+import handgrad.fit
 import handgrad.models.logistic_regression
 import handgrad.models.softmax_regression
-import handgrad.training.trainer  # noqa: F401
+import handgrad.solvers.adam
+import handgrad.solvers.sgd  # noqa: F401
 import train
 from handgrad.cli.command_line import command_line
 from handgrad.data.mnist_files import prepare

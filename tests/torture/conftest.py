@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from handgrad.cli.settings import CONF
+from handgrad.cli.configuration import CONF
 from tests.conftest import DATA
 from tests.torture import child
 

@@ -4,7 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from handgrad.cli.settings import CONF
+from handgrad.cli.configuration import CONF
 from tests.conftest import DATA
 
 

@@ -102,14 +102,14 @@ def test_a_file_that_is_a_folder_is_told(raw, command):
 
 def test_a_read_only_folder_is_told_when_it_must_be_written(raw, command, monkeypatch):
     """Good files are read from it all the same. Permission bits would not stop a test that runs as root."""
-    from handgrad.data import mnist_files
+    opening = os.open
 
-    def read_only(path, mode="r"):
-        if mode != "rb":
+    def read_only(path, flags, *args, **kwargs):
+        if flags & (os.O_WRONLY | os.O_RDWR) and Path(path).parent.resolve() == raw.resolve():
             raise PermissionError(13, os.strerror(13), str(path))
-        return open(path, mode)
+        return opening(path, flags, *args, **kwargs)
 
-    monkeypatch.setattr(mnist_files, "open", read_only, raising=False)
+    monkeypatch.setattr(os, "open", read_only)
     assert command(*WORDS).code == 0
     (raw / LABELS).unlink()
     assert_refused(command(*WORDS), "data/MNIST/raw: MNIST files must be written here", "Permission denied")

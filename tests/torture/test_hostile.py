@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from omegaconf import OmegaConf
 
 from handgrad.runs.checkpoint import MARK, WholeCheckpointIO
@@ -103,8 +104,19 @@ CONFIGURATIONS = {
 }
 
 
+def resumed_as_if_untouched(command, stopped: Path) -> None:
+    """Checks that a stopped run goes on with its own settings, whatever stands beside its words, and runs nothing."""
+    before = torch.load(stopped / "checkpoints" / "last.ckpt", weights_only=True)["handgrad"]["settings"]
+    ended = command("resume=outputs/x")
+    assert ended.code == 0, ended.err
+    assert not list(stopped.parents[1].rglob(RAN))
+    assert (stopped / "results.csv").exists()
+    assert torch.load(stopped / "checkpoints" / "best.ckpt", weights_only=True)["handgrad"]["settings"] == before
+
+
 @pytest.mark.parametrize("change", CONFIGURATIONS.values(), ids=CONFIGURATIONS)
-def test_a_stored_configuration_names_no_code(change, stopped, command, tmp_path, monkeypatch):
+def test_a_stored_configuration_is_never_built(change, stopped, command, monkeypatch):
+    """A run goes on from its words; the configuration beside them is for people."""
     monkeypatch.setenv("EVIL", "os.mkdir")
     monkeypatch.setenv("EVIL_NODE", "{_target_: os.mkdir, path: ran}")
     path = stopped / ".hydra" / "config.yaml"
@@ -113,20 +125,26 @@ def test_a_stored_configuration_names_no_code(change, stopped, command, tmp_path
         merge = isinstance(value, dict) and key in configuration
         OmegaConf.update(configuration, key, value, merge=merge, force_add=True)
     OmegaConf.save(configuration, path)
+    resumed_as_if_untouched(command, stopped)
+
+
+def test_what_hydra_wrote_of_itself_is_never_read(stopped, command):
+    (stopped / ".hydra" / "hydra.yaml").write_text(FOREIGN)
+    resumed_as_if_untouched(command, stopped)
+
+
+@pytest.mark.parametrize("words", [words for words in WORDS if not words.startswith(("-m", "resume"))])
+def test_stored_words_name_no_code(words, stopped, command, tmp_path):
+    (stopped / ".hydra" / "overrides.yaml").write_text(yaml.safe_dump(words.split(" ")))
     assert_refused(command("resume=outputs/x"), tmp_path)
 
 
-def test_a_stored_configuration_cannot_change_how_hydra_works(stopped, command, tmp_path):
-    """Hydra's own part of it is never read."""
-    (stopped / ".hydra" / "hydra.yaml").write_text(FOREIGN)
-    (stopped / ".hydra" / "overrides.yaml").write_text("- hydra/launcher=evil\n")
-    assert command("resume=outputs/x").code == 0
-    assert not list(tmp_path.rglob(RAN))
+CONTENTS = [f"!!python/object/apply:os.mkdir [{RAN}]\n", "{a: 1}", "", "a: [", "\0", "- 1", "- {a: 1}", "- ''", "- [x]"]
 
 
-@pytest.mark.parametrize("content", [f"!!python/object/apply:os.mkdir [{RAN}]\n", "- 1", "", "a: [", "\0"], ids=repr)
-def test_a_stored_configuration_that_is_none_is_refused(content, stopped, command, tmp_path):
-    (stopped / ".hydra" / "config.yaml").write_text(content)
+@pytest.mark.parametrize("content", CONTENTS, ids=repr)
+def test_stored_words_that_are_none_are_refused(content, stopped, command, tmp_path):
+    (stopped / ".hydra" / "overrides.yaml").write_text(content)
     assert_refused(command("resume=outputs/x"), tmp_path)
 
 

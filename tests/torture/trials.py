@@ -30,7 +30,8 @@ def state_digest(run: Path) -> str:
     digest = hashlib.sha256()
     for name in ("last.ckpt", "best.ckpt"):
         checkpoint = WholeCheckpointIO().load_checkpoint(run / "checkpoints" / name)
-        kept = {key: checkpoint.get(key) for key in ("global_step", "state_dict", "best_loss", "optimizer_states")}
+        kept = {key: checkpoint.get(key) for key in ("global_step", "state_dict", "best_loss")}
+        kept["solver"] = checkpoint.get("solver", {}).get("memory")
         kept["early_stopping"] = checkpoint.get("callbacks", {}).get("PathEarlyStopping")
         for place, leaf in leaves(kept):
             content = leaf.numpy().tobytes() if isinstance(leaf, torch.Tensor) else repr(leaf).encode()

@@ -4,6 +4,7 @@ import pytorch_lightning as pl
 from torch import Tensor
 
 from handgrad.data.blocks import Block
+from handgrad.loggers.tensorboard import path_logger_of
 from handgrad.models.linear_classifier import LinearClassifier
 
 
@@ -16,22 +17,23 @@ class Curves(pl.Callback):
     """
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: LinearClassifier) -> None:
-        if trainer.logger and trainer.global_step:
-            trainer.logger.resume(trainer.global_step)
+        logger = path_logger_of(trainer)
+        if logger and trainer.global_step:
+            logger.resume(trainer.global_step)
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: LinearClassifier) -> None:
-        if trainer.logger:
-            trainer.logger.resume(trainer.global_step)  # a run that was stopped after its last update trains no more
+        if logger := path_logger_of(trainer):
+            logger.resume(trainer.global_step)  # a run that was stopped after its last update trains no more
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: LinearClassifier, outputs: dict[str, Tensor], batch: Block, batch_idx: int
     ) -> None:
-        if trainer.logger:
+        if logger := path_logger_of(trainer):
             running = pl_module.steps == trainer.global_step
-            trainer.logger.log_path(batch.first + 1, {"loss/train": outputs["loss"]}, running)
+            logger.log_path(batch.first + 1, {"loss/train": outputs["loss"]}, running)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: LinearClassifier) -> None:
-        if trainer.logger:
+        if logger := path_logger_of(trainer):
             running = pl_module.steps == trainer.global_step
             metrics = {name: values[None] for name, values in pl_module.metrics.items()}
-            trainer.logger.log_path(trainer.global_step, metrics, running)
+            logger.log_path(trainer.global_step, metrics, running)

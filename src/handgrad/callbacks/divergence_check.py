@@ -25,7 +25,7 @@ class DivergenceCheck(pl.Callback):
         wrong = ~torch.isfinite(losses)
         if wrong.any():
             row, path = wrong.nonzero()[0].tolist()
+            loss, l2 = losses[row, path].item(), model.hparams["l2"][path]
             raise InputError(
-                f"{name} is {losses[row, path].item()} at l2={model.hparams.l2[path]:g} after {first + row} updates: "
-                f"training diverged; try a smaller lr"
+                f"{name} is {loss} at l2={l2:g} after {first + row} updates: training diverged; try a smaller lr"
             )

@@ -33,12 +33,13 @@ class PathEarlyStopping(pl.Callback):
     def on_validation_end(self, trainer: pl.Trainer, pl_module: LinearClassifier) -> None:
         if self.patience is None:
             return
+        assert self.wait is not None
         improved = pl_module.best_step == pl_module.steps
         self.wait = torch.where(improved, 0, self.wait + 1)
         stopping = (self.wait >= self.patience) & (pl_module.active > 0)
         pl_module.active[stopping] = 0
         for path in stopping.nonzero().flatten().tolist():
-            l2, best = pl_module.hparams.l2[path], pl_module.best_step[path].item()
+            l2, best = pl_module.hparams["l2"][path], pl_module.best_step[path].item()
             told = "l2=%g stopped after %d updates; its validation loss was best after %d"
             log.info(told, l2, trainer.global_step, best)
         trainer.should_stop = not pl_module.active.any()

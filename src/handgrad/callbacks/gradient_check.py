@@ -1,12 +1,16 @@
 """Proves the derived gradient on the run's own first mini-batch before the first update."""
 
 import logging
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
 from handgrad.errors import GradientError
+from handgrad.functions.objective import Objective
 from handgrad.models.linear_classifier import LinearClassifier
 
 log = logging.getLogger(__name__)
@@ -16,8 +20,8 @@ class GradientCheck(pl.Callback):
     """Compares directional derivatives: the derived gradient's against 5-point central differences, in float64.
 
     The point is random, since at the start, where the weights are zero, a missing L2 gradient would not show. An
-    error in any entry of the gradient shows along a random direction. The gradient is that of ``differentiate``, as
-    training takes it, in one process.
+    error in any entry of the gradient shows along a random direction. The gradient is that of the very objective that
+    trains.
 
     Args:
         tolerance: largest relative error accepted, over the directions, for each classifier.
@@ -34,11 +38,13 @@ class GradientCheck(pl.Callback):
         self.classifiers = classifiers
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: LinearClassifier) -> None:
+        assert trainer.train_dataloader is not None
         input, target = next(iter(next(iter(trainer.train_dataloader))))
-        error = self.relative_error(pl_module, input, target)
+        objective, outputs = self.checked(pl_module.objective()), pl_module.bias.shape[1]
+        error = self.relative_error(objective, outputs, input, target)
         worst = error.max().item()
         if not worst <= self.tolerance:
-            l2 = pl_module.l2[self.spread(pl_module)][error.argmax()].item()
+            l2 = objective.l2[error.argmax()].item()
             raise GradientError(
                 f"the derived gradient at l2={l2:g} differs from finite differences by {worst:.1e} (relative); "
                 f"at most {self.tolerance:.0e} is accepted; nothing was trained"
@@ -47,46 +53,35 @@ class GradientCheck(pl.Callback):
         if trainer.logger:
             trainer.logger.log_metrics({"gradient_error": worst}, step=trainer.global_step)
 
-    def spread(self, model: LinearClassifier) -> Tensor:
-        """Returns the indices of the classifiers that are checked."""
-        paths = len(model.l2)
-        return torch.linspace(0, paths - 1, min(paths, self.classifiers)).round().long().to(model.l2.device)
+    def checked(self, objective: Objective) -> Objective:
+        """Returns the objective that trains, of the classifiers that are checked, in float64 and in one process."""
+        paths = len(objective.l2)
+        chosen = torch.linspace(0, paths - 1, min(paths, self.classifiers)).round().long()
+        return replace(objective, l2=objective.l2[chosen.to(objective.l2.device)].double(), total=None)
 
-    def relative_error(self, model: LinearClassifier, input: Tensor, target: Tensor) -> Tensor:
-        """Returns, per checked classifier, the norm of the error over the directions relative to the derivatives'."""
+    def relative_error(self, objective: Objective, outputs: int, input: Tensor, target: Tensor) -> Tensor:
+        """Returns, per classifier, the norm of the error over the directions relative to the derivatives'."""
         generator = torch.Generator().manual_seed(0)
 
-        def normal(like: Tensor) -> Tensor:
-            return torch.randn(like.shape, generator=generator, dtype=torch.float64).to(like.device)
+        def normal(*shape: int) -> Tensor:
+            return torch.randn(shape, generator=generator, dtype=torch.float64).to(input.device)
 
-        checked, input = self.copy(model), input.double()
-        point = [0.05 * normal(parameter) for parameter in checked.parameters()]
-
-        @torch.no_grad()
-        def objective(*parameters: Tensor) -> Tensor:
-            checked.weight.data, checked.bias.data = parameters
-            return checked.loss(input, target) + checked.penalty()
-
-        objective(*point)  # puts the model there
-        checked.differentiate(input, target)
-        gradients = [parameter.grad for parameter in checked.parameters()]
+        weight, bias = shapes = (len(objective.l2), outputs, input.shape[1]), (len(objective.l2), outputs)
+        point = 0.05 * normal(*weight), 0.05 * normal(*bias)
+        _, *gradients = objective.gradient(*point, input, target)
         errors, scales = [], []
         for _ in range(self.directions):
-            direction = [normal(p) / p[0].numel() ** 0.5 for p in point]
+            direction = [normal(*shape) / math.prod(shape[1:]) ** 0.5 for shape in shapes]
             derived = sum((g * v).flatten(1).sum(1) for g, v in zip(gradients, direction, strict=True))
-            numeric = central_difference(objective, point, direction)
+            numeric = central_difference(lambda w, b: objective.value(w, b, input, target), point, direction)
             errors.append(derived - numeric)
             scales.append(numeric)
         return torch.stack(errors).norm(dim=0) / torch.stack(scales).norm(dim=0)
 
-    def copy(self, model: LinearClassifier) -> LinearClassifier:
-        """Returns the classifiers that are checked as a model of their own, in float64."""
-        chosen = self.spread(model)
-        l2 = model.l2[chosen].tolist()
-        return type(model)(**{**model.hparams, "l2": l2}).to(model.device, torch.float64)
 
-
-def central_difference(value, point: list[Tensor], direction: list[Tensor], step: float = 2e-3) -> Tensor:
+def central_difference(
+    value: Callable[..., Tensor], point: Sequence[Tensor], direction: Sequence[Tensor], step: float = 2e-3
+) -> Tensor:
     """Returns the 5-point central difference of ``value`` at ``point`` along ``direction``; its error is O(step^4)."""
 
     def at(t: float) -> Tensor:

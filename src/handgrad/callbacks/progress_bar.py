@@ -3,6 +3,7 @@
 import pytorch_lightning as pl
 from tqdm import tqdm
 
+from handgrad.data.base import datamodule_of
 from handgrad.models.linear_classifier import LinearClassifier
 
 
@@ -18,19 +19,22 @@ class UpdateProgressBar(pl.callbacks.ProgressBar):
         self.enabled = False
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: LinearClassifier) -> None:
-        data = trainer.datamodule
+        data = datamodule_of(trainer)
         hidden = None if self.enabled and trainer.is_global_zero else True  # None: hidden without a terminal
         self.bar = tqdm(total=data.total_updates, initial=trainer.global_step, disable=hidden, unit=" updates")
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
+        assert self.bar is not None
         self.bar.update(len(batch))
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: LinearClassifier) -> None:
+        assert self.bar is not None
         if not self.bar.disable:
             loss, best = pl_module.metrics["loss/val"].min(0)
             accuracy = pl_module.metrics["accuracy/val"][best]
-            epoch = min(trainer.global_step // trainer.datamodule.batches + 1, trainer.max_epochs)
-            self.bar.set_description(f"Epoch {epoch}/{trainer.max_epochs}", refresh=False)
+            data = datamodule_of(trainer)
+            epoch = min(trainer.global_step // data.batches + 1, data.epochs)
+            self.bar.set_description(f"Epoch {epoch}/{data.epochs}", refresh=False)
             self.bar.set_postfix_str(f"val loss {loss:.4f}, accuracy {accuracy:.4f}", refresh=False)
 
     def close(self) -> None:

@@ -6,11 +6,11 @@ import math
 import pytorch_lightning as pl
 import torch
 from PIL import Image
-from torch import Tensor
 
+from handgrad.data.base import datamodule_of
+from handgrad.loggers.tensorboard import path_logger_of
 from handgrad.models.linear_classifier import LinearClassifier
-
-NEGATIVE, ZERO, POSITIVE = (torch.tensor(rgb) / 255 for rgb in ((33, 102, 172), (247, 247, 247), (178, 24, 43)))
+from handgrad.plots.weight_tiles import weight_image
 
 
 class WeightImages(pl.Callback):
@@ -26,7 +26,7 @@ class WeightImages(pl.Callback):
         self.rows = rows
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: LinearClassifier) -> None:
-        check, rest = divmod(trainer.global_step, trainer.datamodule.check_interval)
+        check, rest = divmod(trainer.global_step, datamodule_of(trainer).check_interval)
         if rest == 0 and check & (check - 1) == 0:
             self.draw(trainer, pl_module)
 
@@ -35,24 +35,11 @@ class WeightImages(pl.Callback):
 
     def draw(self, trainer: pl.Trainer, model: LinearClassifier) -> None:
         paths, _, features = model.weight.shape
-        if trainer.logger and math.isqrt(features) ** 2 == features:
+        logger = path_logger_of(trainer)
+        if logger and math.isqrt(features) ** 2 == features:
             chosen = torch.linspace(0, paths - 1, min(paths, self.rows)).round().long()
             picture = weight_image(model.weight.detach()[chosen].float().cpu())
+            height, width, _ = picture.shape
             buffer = io.BytesIO()
             Image.fromarray(picture.numpy()).save(buffer, "PNG", compress_level=1)
-            trainer.logger.log_image("weights", buffer.getvalue(), picture.shape[:2], trainer.global_step)
-
-
-def weight_image(weight: Tensor, scale: int = 2, gap: int = 2) -> Tensor:
-    """Returns ``weight (L, K, S*S)`` as an RGB picture (uint8): rows are classifiers, tiles outputs.
-
-    One diverging scale serves a whole row: white is zero, full colour the row's largest absolute weight.
-    """
-    side = math.isqrt(weight.shape[2])
-    value = (weight / weight.abs().amax((1, 2), keepdim=True).clamp_min(1e-30))[..., None]
-    ends = torch.where(value < 0, NEGATIVE, POSITIVE)
-    colours = torch.lerp(ZERO.expand_as(ends), ends, value.abs().expand_as(ends))
-    pixels = (colours * 255).round().to(torch.uint8).unflatten(2, (side, side))
-    tiles = pixels.repeat_interleave(scale, 2).repeat_interleave(scale, 3)
-    tiles = torch.nn.functional.pad(tiles, (0, 0, gap, gap, gap, gap), value=255)
-    return tiles.permute(0, 2, 1, 3, 4).flatten(0, 1).flatten(1, 2)
+            logger.log_image("weights", buffer.getvalue(), (height, width), trainer.global_step)

@@ -4,28 +4,32 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from handgrad.cli.configuration import CONF, register
+from handgrad.cli.endings import failures, tell_stopped
 from handgrad.cli.messages import one_line
-from handgrad.cli.settings import CONF
 from handgrad.errors import InputError
-from handgrad.runs.folder import CONFIG, LAST, failures, latest_run, latest_sweep, register_resolvers, tell_stopped
+from handgrad.runs.folder import LAST, WORDS, RunFolder, latest_run
 from handgrad.runs.signals import Interrupted, is_first_process, stopping
+from handgrad.runs.sweep import latest_sweep
 
 OPTIONS = {"--help", "-h", "--hydra-help", "--version", "--cfg", "-c", "--resolve", "--package", "-p", "--run", "-r"}
 OPTIONS |= {"--multirun", "-m", "--shell-completion", "-sc", "--info", "-i"}
-GROUPS = {path.parent.name for path in CONF.glob("*/*.yaml")} | {"hydra/launcher"}  # an option could be a path
+GROUPS = {path.parent.name for path in CONF.glob("*/*.yaml")} | {"hydra/launcher"}
 HYDRA_KEYS = {"hydra.run.dir", "hydra.sweep.dir", "hydra/launcher", "hydra.launcher.n_jobs", "hydra.verbose"}
+OPTION_NAMES = re.compile(r"[A-Za-z]\w*(,[A-Za-z]\w*)*")  # one, or those of a sweep
+OUTPUTS = Path("outputs")
 
-# OpenMP's threads serve while the data is read, and then never more (see Threads): they are to sleep, where by default
+# OpenMP's threads serve while the data is read, and then never more (see Pipeline): they are to sleep, where by default
 # they would spin. Read when torch is imported.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 @contextmanager
-def command_line() -> Iterator[Path | None]:
+def command_line() -> Iterator[RunFolder | None]:
     """Checks the words; lends out the folder of the run to resume, if any; turns errors into a line and an exit code.
 
     The exit code is 1, or 128 + the number of the signal that stopped the program.
@@ -37,7 +41,7 @@ def command_line() -> Iterator[Path | None]:
     try:
         words, added = added_by_lightning(sys.argv[1:])
         check_arguments(words)
-        register_resolvers()
+        register()
         run, words = resumed(words)
         sys.argv[1:] = words if run else [*words, *added]  # Lightning repeats them to the processes that it starts
         yield run
@@ -73,7 +77,7 @@ def added_by_lightning(arguments: list[str]) -> tuple[list[str], list[str]]:
     return arguments[:-3], arguments[-3:]
 
 
-def check_arguments(arguments: list[str]) -> None:
+def check_arguments(arguments: Sequence[str]) -> None:
     """Checks the words of the command line, before Hydra acts on any.
 
     What Hydra builds comes from conf/ alone: no other configuration is read, no key added, no class named.
@@ -82,35 +86,39 @@ def check_arguments(arguments: list[str]) -> None:
         InputError: a word is not accepted.
     """
     for word in arguments:
-        key, _, value = word.partition("=")
         if not word:
             raise InputError("the command line has an empty word; accepted are words like l2=2.0")
-        if word.startswith("-"):
-            if key not in OPTIONS:
-                raise InputError(f"{key}: not an option here; accepted are {', '.join(sorted(OPTIONS))}")
-        elif "_target_" in word:
-            raise InputError(f"{word}: classes are not set on the command line; choose an option of a group in conf/")
-        elif word[0] in "+~" or "@" in key:
-            raise InputError(f"{word}: keys can be set, not added or removed; see --cfg job for those there are")
-        elif re.match(r"hydra\b", key) and key not in HYDRA_KEYS:
-            raise InputError(f"{word}: of Hydra's own settings, accepted are {', '.join(sorted(HYDRA_KEYS))}")
-        elif key in GROUPS and (re.search(r"[./\\$]", value) or value in ("", "null")):
-            raise InputError(f"{word}: accepted is an option of the group, by its name in conf/{key}/")
-        elif key in ("hydra.run.dir", "hydra.sweep.dir"):
-            check_folder(key, value)
-            if key == "hydra.run.dir" and (Path(value) / LAST).exists():
-                raise InputError(f"{word}: holds a run already; resume={value} goes on with one that was stopped")
+        if not word.startswith("-"):
+            check_override(word)
+        elif (option := word.partition("=")[0]) not in OPTIONS:
+            raise InputError(f"{option}: not an option here; accepted are {', '.join(sorted(OPTIONS))}")
+
+
+def check_override(word: str) -> None:
+    """Raises an InputError unless ``word`` sets a key to a value, or chooses an option of a group."""
+    key, _, value = word.partition("=")
+    if "_target_" in word:
+        raise InputError(f"{word}: classes are not set on the command line; choose an option of a group in conf/")
+    if word[0] in "+~" or "@" in key:
+        raise InputError(f"{word}: keys can be set, not added or removed; see --cfg job for those there are")
+    if re.match(r"hydra\b", key) and key not in HYDRA_KEYS:
+        raise InputError(f"{word}: of Hydra's own settings, accepted are {', '.join(sorted(HYDRA_KEYS))}")
+    if key in GROUPS and (not OPTION_NAMES.fullmatch(value) or value == "null"):
+        raise InputError(f"{word}: accepted is an option of the group, by its name in conf/{key}/")
+    if key in ("hydra.run.dir", "hydra.sweep.dir"):
+        check_folder(key, value)
+        if key == "hydra.run.dir" and RunFolder(value).has_checkpoint:
+            raise InputError(f"{word}: holds a run already; resume={value} goes on with one that was stopped")
 
 
 def check_folder(key: str, value: str) -> None:
     """Raises an InputError unless ``value`` is a folder below outputs/ in the current folder."""
-    outputs = Path("outputs").resolve()
-    if "$" in value or outputs not in Path(value).resolve().parents:
+    if "$" in value or OUTPUTS.resolve() not in Path(value).resolve().parents:
         raise InputError(f"{key}={value}: accepted is a folder below outputs/, like outputs/my_run")
 
 
-def resumed(arguments: list[str]) -> tuple[Path | None, list[str]]:
-    """Takes ``resume=`` out of the words; returns the run's folder to resume and the words that are left.
+def resumed(arguments: list[str]) -> tuple[RunFolder | None, list[str]]:
+    """Takes ``resume=`` out of the words; returns the run to resume and the words that are left.
 
     ``resume=outputs/<run>`` or ``resume=latest`` stands alone: a run goes on as it began. In a sweep ``resume=true``
     stands for the folder of the latest sweep with the same words.
@@ -123,16 +131,17 @@ def resumed(arguments: list[str]) -> tuple[Path | None, list[str]]:
     if {"-m", "--multirun"} & set(rest):
         if value != "true":
             raise InputError(f"resume={value}: a sweep accepts resume=true")
-        return None, [*rest, f"hydra.sweep.dir={latest_sweep(rest)}"]
+        started_with = [word for word in rest if not word.startswith(("-", "hydra"))]
+        return None, [*rest, f"hydra.sweep.dir={latest_sweep(OUTPUTS, started_with)}"]
     if rest:
         raise InputError(f"{rest[0]}: resume goes on with the run's own settings; accepted is resume= alone")
     if value == "latest":
-        latest = latest_run()
-        return latest, [f"resume={latest}"]
+        latest = latest_run(OUTPUTS)
+        return latest, [f"resume={latest.path}"]
     check_folder("resume", value)
-    for part in (CONFIG, LAST):
+    for part in (WORDS, LAST):
         if not (Path(value) / part).is_file():
             raise InputError(
                 f"resume={value}: {part} is missing there; accepted is the folder of a run that was stopped"
             )
-    return Path(value).resolve(), [f"resume={value}"]
+    return RunFolder(Path(value).resolve()), [f"resume={value}"]

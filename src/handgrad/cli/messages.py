@@ -2,14 +2,16 @@
 
 import errno
 import re
-from collections.abc import Iterator
+from dataclasses import fields
+from difflib import get_close_matches
 
 from hydra.errors import HydraException, InstantiationException, OverrideParseException
-from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from handgrad.cli.settings import CONF
+from handgrad.cli.configuration import refusal, written
+from handgrad.cli.settings import SETTINGS, Callbacks
 from handgrad.errors import GradientError, InputError, nearest
+from handgrad.runs.overrides import parse_overrides
 
 DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
 
@@ -27,7 +29,10 @@ def one_line(error: BaseException) -> str | None:
     if isinstance(error, OverrideParseException):
         return f"{error.override}: cannot be read: {first_line(error)}"
     if isinstance(error, HydraException | OmegaConfBaseException):
-        return unknown_key(str(error)) or unknown_option(str(error)) or first_line(error)
+        told = str(error)
+        return unknown_key(told) or unknown_option(told) or wrong_type(told) or first_line(error)
+    if type(error).__name__ == "MisconfigurationException":  # Lightning's, which is not imported for that
+        return f"trainer: {first_line(error)}"
     return None
 
 
@@ -39,21 +44,24 @@ def unknown_key(message: str) -> str | None:
     """Returns the line for Hydra's message about a key that is not there."""
     if not (found := re.match(r"Could not override '([^']+)'", message)):
         return None
-    from hydra import compose, initialize_config_dir
-
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        keys = list(dotted_keys(compose("config")))
     key = found[1]
-    short = {name.rpartition(".")[2]: name for name in reversed(keys)}  # the name alone, wherever it stands
-    close = nearest(key, keys) or nearest(key.rpartition(".")[2], short)
-    return f"{key}: no such key{close or '; --cfg job shows those there are'}"
+    if key in SETTINGS:
+        return f"{key}: no such key with the option that is chosen for {key.partition('.')[0]}"
+    keys = [*SETTINGS, *(f"callbacks.{callback.name}" for callback in fields(Callbacks))]
+    names = {key.rpartition(".")[2]: key for key in sorted(keys, key=lambda key: -key.count("."))}
+    close = get_close_matches(key.rpartition(".")[2], names, n=1, cutoff=0.75)  # the name alone, wherever it stands
+    hint = f"; did you mean '{names[close[0]]}'?" if close else nearest(key, keys)
+    return f"{key}: no such key{hint or '; --cfg job shows those there are'}"
 
 
-def dotted_keys(node: DictConfig, prefix: str = "") -> Iterator[str]:
-    for key in node:
-        yield prefix + key
-        if isinstance(child := node._get_node(key), DictConfig):
-            yield from dotted_keys(child, f"{prefix}{key}.")
+def wrong_type(message: str) -> str | None:
+    """Returns the line for Hydra's message about a value that its key's type does not take."""
+    if not (found := re.match(r"Error merging override (([^=]+)=.*)", message, re.DOTALL)):
+        return None
+    key, value = found[2], parse_overrides([found[1]])[found[2]]
+    if key in SETTINGS and SETTINGS[key].accepted:
+        return refusal(key, value)
+    return f"{key}={written(value)}: not of the type that {key} has; --cfg job shows its default"
 
 
 def unknown_option(message: str) -> str | None:

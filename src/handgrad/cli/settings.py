@@ -1,35 +1,37 @@
-"""What a configuration may say; checked before anything is built or read."""
+"""Every setting: its type, what it accepts and what it means. Its default stands in conf/ and nowhere else.
 
-import json
+Hydra gets these classes as structured configs, which conf/ names in its defaults lists. Where a field is ``Any``,
+OmegaConf has no such type (a number or a list of them) or would take too much for it (``1`` and ``yes`` for true): then
+``accepts`` alone checks it. This module loads neither torch nor Lightning.
+"""
+
 import math
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Iterator
+from dataclasses import Field, dataclass, field, fields, is_dataclass
+from typing import Any, NamedTuple, get_args
 
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING
 
-from handgrad.errors import InputError, nearest
 
-CONF = Path(__file__).parents[3] / "conf"
+class Setting(NamedTuple):
+    """What stands in a field's metadata.
 
-TARGETS = {
-    "handgrad.callbacks.checkpoint.ResumableCheckpoint",
-    "handgrad.callbacks.curves.Curves",
-    "handgrad.callbacks.divergence_check.DivergenceCheck",
-    "handgrad.callbacks.early_stopping.PathEarlyStopping",
-    "handgrad.callbacks.gradient_check.GradientCheck",
-    "handgrad.callbacks.progress_bar.UpdateProgressBar",
-    "handgrad.callbacks.results.Results",
-    "handgrad.callbacks.threads.Threads",
-    "handgrad.callbacks.weight_images.WeightImages",
-    "handgrad.data.mnist.MNISTDataModule",
-    "handgrad.loggers.tensorboard.TensorBoardPathLogger",
-    "handgrad.models.logistic_regression.LogisticRegression",
-    "handgrad.models.softmax_regression.SoftmaxRegression",
-    "handgrad.training.trainer.block_trainer",
-    "torch.optim.Adam",
-    "torch.optim.SGD",
-}
+    Attributes:
+        help: what it means.
+        accepted: the values it takes, in words; None: its owner checks it, or it is linked to another key.
+        accepts: tells whether it takes a value.
+    """
+
+    help: str
+    accepted: str | None
+    accepts: Callable[[Any], bool]
+
+
+def setting(help: str, kind: tuple[str, Callable[[Any], bool]] | None = None) -> Any:
+    """Returns a field without default that carries its help and what it accepts."""
+    accepted, accepts = kind or (None, lambda value: True)
+    return field(default=MISSING, metadata={"setting": Setting(help, accepted, accepts)})
 
 
 def is_number(value: Any) -> bool:
@@ -44,107 +46,188 @@ def is_penalty(value: Any) -> bool:
     return is_number(value) and value >= 0
 
 
-PRECISIONS = ("32-true", "64-true", "bf16-true", "bf16-mixed")  # those that need no scaling of the loss
+def whole(least: int) -> tuple[str, Callable[[Any], bool]]:
+    return f"a whole number >= {least}", lambda x: is_whole(x) and x >= least
 
-RANGES = {
-    "l2": (
-        "a number >= 0 or a list of them, like 2.0 or [0,0.02,2]",
-        lambda x: all(map(is_penalty, x)) and len(x) > 0 if isinstance(x, list) else is_penalty(x),
-    ),
-    "lr": ("a number > 0", lambda x: is_number(x) and x > 0),
-    "epochs": ("a whole number >= 1", lambda x: is_whole(x) and x >= 1),
-    "batch_size": ("a whole number >= 1", lambda x: is_whole(x) and x >= 1),
-    "seed": ("a whole number >= 0", lambda x: is_whole(x) and x >= 0),
-    "patience": ("a whole number >= 1, or null", lambda x: x is None or (is_whole(x) and x >= 1)),
-    "penalize_bias": ("true or false", lambda x: isinstance(x, bool)),
-    "threads": ("a whole number >= 1, or auto", lambda x: x == "auto" or (is_whole(x) and x >= 1)),
-    "trainer.precision": (f"one of {', '.join(PRECISIONS)}", lambda x: x in PRECISIONS),
-    "trainer.strategy": ("auto or ddp", lambda x: x in ("auto", "ddp")),
-    "optimizer.momentum": ("a number >= 0 and < 1", lambda x: is_number(x) and 0 <= x < 1),
-    "optimizer.betas": (
-        "two numbers >= 0 and < 1",
-        lambda x: isinstance(x, list) and len(x) == 2 and all(is_number(b) and 0 <= b < 1 for b in x),
-    ),
-    "callbacks.checkpoint.every_seconds": ("a number >= 0", lambda x: is_number(x) and x >= 0),
-    "callbacks.gradient_check.tolerance": ("a number > 0", lambda x: is_number(x) and x > 0),
-    "callbacks.gradient_check.directions": ("a whole number >= 1", lambda x: is_whole(x) and x >= 1),
-    "callbacks.gradient_check.classifiers": ("a whole number >= 1", lambda x: is_whole(x) and x >= 1),
-    "callbacks.weight_images.rows": ("a whole number >= 1", lambda x: is_whole(x) and x >= 1),
+
+def one_of(*names: str) -> tuple[str, Callable[[Any], bool]]:
+    return f"one of {', '.join(names)}", lambda x: x in names
+
+
+POSITIVE = ("a number > 0", lambda x: is_number(x) and x > 0)
+AUTO_OR_DDP = ("auto or ddp", lambda x: x in ("auto", "ddp"))
+TRUTH = ("true or false", lambda x: isinstance(x, bool))
+
+
+@dataclass
+class Model:
+    _target_: str = MISSING
+    penalize_bias: Any = MISSING
+
+
+@dataclass
+class Task:
+    name: str = MISSING
+    lr: float = MISSING  # where lr is not set
+    digits: Any = MISSING  # where data.digits is not set
+    model: Model = field(default_factory=Model)
+
+
+@dataclass
+class MNIST:
+    _target_: str = MISSING
+    root: str = setting("folder with MNIST/raw")
+    split: str = setting("full: 50,000 / 10,000 / 10,000; course, report: validated on MNIST's test set")
+    digits: Any = setting("the digits to tell apart; the index in the list is the class")
+    shuffle: Any = setting("a new order in every epoch")
+    batch_size: int = MISSING
+    seed: int = MISSING
+    epochs: int = MISSING
+    train_size: int | None = setting(
+        "use only the first samples of the training set; null: all",
+        ("a whole number from 1, or null", lambda x: x is None or (is_whole(x) and x >= 1)),
+    )
+
+
+@dataclass
+class SGD:
+    _target_: str = MISSING
+    lr: float = MISSING
+    momentum: float = setting("momentum", ("a number >= 0 and < 1", lambda x: is_number(x) and 0 <= x < 1))
+
+
+@dataclass
+class Adam:
+    _target_: str = MISSING
+    lr: float = MISSING
+    betas: Any = setting(
+        "decay rates of the two moments",
+        (
+            "two numbers >= 0 and < 1",
+            lambda x: isinstance(x, list) and len(x) == 2 and all(is_number(b) and 0 <= b < 1 for b in x),
+        ),
+    )
+
+
+@dataclass
+class Trainer:
+    accelerator: str = setting("what it runs on", one_of("auto", "cpu", "gpu", "cuda", "mps"))
+    devices: Any = setting("processes, each with a device or its share of the cores", whole(1))
+    strategy: str = setting("ddp: several processes share each mini-batch", AUTO_OR_DDP)
+    # Those that need no scaling of the loss.
+    precision: str = setting("of parameters and products", one_of("32-true", "64-true", "bf16-true", "bf16-mixed"))
+
+
+@dataclass
+class GradientCheck:
+    _target_: str = MISSING
+    tolerance: float = setting("largest relative error of the gradient that is accepted", POSITIVE)
+    directions: int = setting("random directions that are tried", whole(1))
+    classifiers: int = setting("largest number of a path's classifiers that are checked", whole(1))
+
+
+@dataclass
+class EarlyStopping:
+    _target_: str = MISSING
+    patience: int | None = MISSING
+
+
+@dataclass
+class WeightImages:
+    _target_: str = MISSING
+    rows: int = setting("largest number of l2 values in the picture", whole(1))
+
+
+@dataclass
+class Checkpointing:
+    _target_: str = MISSING
+    every_seconds: float = setting(
+        "least time between two saves; 0: after every check", ("a number >= 0", lambda x: is_number(x) and x >= 0)
+    )
+
+
+@dataclass
+class Plain:
+    """A callback without settings."""
+
+    _target_: str = MISSING
+
+
+@dataclass
+class Callbacks:
+    curves: Plain | None = MISSING
+    gradient_check: GradientCheck | None = MISSING
+    divergence_check: Plain | None = MISSING
+    early_stopping: EarlyStopping | None = MISSING
+    weight_images: WeightImages | None = MISSING
+    progress_bar: Plain | None = MISSING
+    checkpoint: Checkpointing | None = MISSING
+
+
+@dataclass
+class Settings:
+    """The whole of a run's configuration."""
+
+    task: Task = MISSING
+    data: Any = MISSING
+    optimizer: Any = MISSING
+    trainer: Trainer = MISSING
+    callbacks: Callbacks = MISSING
+    logger: Any = None  # conf/logger/none.yaml is empty
+    l2: Any = setting(
+        "L2 penalty, or a list of them: the whole path is trained in one run",
+        (
+            "a number >= 0 or a list of them, like 2.0 or [0,0.02,2]",
+            lambda x: all(map(is_penalty, x)) and len(x) > 0 if isinstance(x, list) else is_penalty(x),
+        ),
+    )
+    lr: float = setting("learning rate", POSITIVE)
+    epochs: int = setting("passes over the training set", whole(1))
+    batch_size: int = setting("samples per update", whole(1))
+    seed: int = setting("of the order of the samples", whole(0))
+    patience: int | None = setting(
+        "checks, five per epoch, without a smaller validation loss before early stopping; null: no early stopping",
+        ("a whole number >= 1, or null", lambda x: x is None or (is_whole(x) and x >= 1)),
+    )
+    penalize_bias: Any = setting("whether the penalty counts the bias, as the course's bias trick does", TRUTH)
+    threads: Any = setting(
+        "processor threads; auto: one per core",
+        ("a whole number >= 1, or auto", lambda x: x == "auto" or (is_whole(x) and x >= 1)),
+    )
+
+
+# The options of groups whose options have settings of their own; conf/ names them as settings/<group>/<option>.
+OPTIONS: dict[tuple[str, str], type] = {
+    ("data", "mnist"): MNIST,
+    ("optimizer", "sgd"): SGD,
+    ("optimizer", "adam"): Adam,
 }
-DEFAULTS = {"data.digits"}  # linked to another key, but may be set by itself
-SECTIONS = ("task", "data", "optimizer", "trainer", "callbacks")
 
 
-def l2_path(cfg: DictConfig) -> list[float]:
-    """Returns ``l2`` as a list, a single value as a path of length one."""
-    return [float(value) for value in cfg.l2] if isinstance(cfg.l2, ListConfig) else [float(cfg.l2)]
+def register() -> None:
+    """Gives the classes to Hydra."""
+    store = ConfigStore.instance()
+    store.store(name="settings", node=Settings)
+    for (group, option), node in OPTIONS.items():
+        store.store(group=f"settings/{group}", name=option, node=node)
 
 
-def check(cfg: DictConfig, of_sweep: bool = False) -> None:
-    """Checks types, ranges and combinations.
-
-    Raises:
-        InputError: one line that names the key, what was found and what is accepted.
-    """
-    check_targets(OmegaConf.to_container(cfg, resolve=True))
-    for name in SECTIONS:
-        if not isinstance(cfg.get(name), DictConfig):
-            raise InputError(f"{name}={cfg.get(name)}: accepted is an option of the group, by its name in conf/{name}/")
-    check_links(cfg)
-    for key, (accepted, test) in RANGES.items():
-        value = OmegaConf.select(cfg, key)
-        if "." in key and value is None:
-            continue  # another option of the group is chosen, which has no such key
-        value = OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
-        if not test(value):
-            written = value if isinstance(value, str) else json.dumps(value)
-            raise InputError(f"{key}={written}: accepted is {accepted}")
-    path = l2_path(cfg)
-    if len(set(path)) < len(path):
-        raise InputError(f"l2={path}: the values of a path must differ from one another")
-    if cfg.optimizer.get("momentum") == 0 and cfg.lr * max(path) >= 2:
-        raise InputError(
-            f"lr={cfg.lr:g} with l2={max(path):g}: an SGD step multiplies the weights by 1 - lr * l2 = "
-            f"{1 - cfg.lr * max(path):g} and diverges; accepted is lr * l2 < 2"
-        )
-    if is_whole(cfg.trainer.devices) and cfg.batch_size < cfg.trainer.devices:
-        raise InputError(
-            f"batch_size={cfg.batch_size}: accepted with trainer.devices={cfg.trainer.devices} is that or more; "
-            f"each mini-batch is shared out"
-        )
-    if of_sweep and cfg.trainer.devices != 1:
-        raise InputError(
-            f"trainer.devices={cfg.trainer.devices}: accepted in a sweep is 1; each process would run it all"
-        )
+def settings_of(node: type, prefix: str = "") -> Iterator[tuple[str, Setting]]:
+    """Yields the dotted key of each setting of a class, and what stands there of it."""
+    for entry in fields(node):
+        if "setting" in entry.metadata:
+            yield prefix + entry.name, entry.metadata["setting"]
+        elif (inner := nested(entry)) is not None:
+            yield from settings_of(inner, f"{prefix}{entry.name}.")
 
 
-def check_links(cfg: DictConfig) -> None:
-    """Raises an InputError if a key that conf/ links to another one, like ``optimizer.lr`` to ``lr``, is set by itself.
-
-    Otherwise a run would not be what its results say it is, or leave its folder.
-    """
-    found = dict(leaves(OmegaConf.to_container(cfg)))
-    for file in sorted(CONF.glob("*/*.yaml")):
-        for key, link in leaves(OmegaConf.to_container(OmegaConf.load(file)), f"{file.parent.name}."):
-            if str(link).startswith("${") and key not in DEFAULTS and found.get(key, link) != link:
-                source = link.strip("${}")
-                instead = "" if source.startswith("hydra") else f"; set {source} instead"
-                raise InputError(f"{key}={found[key]}: not to be set by itself{instead}")
+def nested(entry: Field) -> type | None:
+    """Returns the class of a field that holds settings itself."""
+    return next(
+        (kind for kind in (entry.type, *get_args(entry.type)) if isinstance(kind, type) and is_dataclass(kind)), None
+    )
 
 
-def leaves(node: dict[str, Any], place: str = "") -> Iterator[tuple[str, Any]]:
-    """Yields the dotted key and the value of everything in ``node`` that is no dictionary itself."""
-    for key, value in node.items():
-        if isinstance(value, dict):
-            yield from leaves(value, f"{place}{key}.")
-        else:
-            yield f"{place}{key}", value
-
-
-def check_targets(node: Any, place: str = "") -> None:
-    """Raises an InputError if a resolved configuration names a class other than those of this project."""
-    if isinstance(node, dict | list):
-        for key, value in node.items() if isinstance(node, dict) else enumerate(node):
-            check_targets(value, f"{place}.{key}".lstrip("."))
-    elif (place.rpartition(".")[2] == "_target_" and node not in TARGETS) or "${" in str(node):
-        raise InputError(f"{place}={node}: accepted is a class of this project{nearest(node, TARGETS)}")
+SETTINGS = dict(settings_of(Settings))
+for (_group, _option), _node in OPTIONS.items():
+    SETTINGS |= settings_of(_node, f"{_group}.")

@@ -7,6 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+Samples = tuple[Tensor, Tensor]  # input (N, D) and target (N,)
+
 
 class Block:
     """Consecutive mini-batches that are trained without a check in between.
@@ -27,7 +29,7 @@ class Block:
         """Number of mini-batches."""
         return self._stop - self.first
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+    def __iter__(self) -> Iterator[Samples]:
         """Yields ``input (B, D), target (B,)`` of each mini-batch; on several ranks B is this rank's share."""
         return map(self._loader.minibatch, range(self.first, self._stop))
 
@@ -98,7 +100,7 @@ class BlockLoader:
         stop = min((first // self.check_interval + 1) * self.check_interval, self.total_updates)
         return Block(self, first, stop) if first < stop else None
 
-    def minibatch(self, update: int) -> tuple[Tensor, Tensor]:
+    def minibatch(self, update: int) -> Samples:
         """Returns this rank's share ``input (B, D), target (B,)`` of the mini-batch of the given update."""
         epoch, batch = divmod(update, self.batches)
         start = batch * self.batch_size + self._offset
@@ -118,12 +120,12 @@ class BlockLoader:
 class WholeSets:
     """A loader of one batch, ``{name: (input (N, D), target (N,))}``: the sets that are evaluated together."""
 
-    def __init__(self, sets: dict[str, tuple[Tensor, Tensor]]) -> None:
+    def __init__(self, sets: dict[str, Samples]) -> None:
         self.sets = sets
 
     def __len__(self) -> int:
         """Number of batches."""
         return 1
 
-    def __iter__(self) -> Iterator[dict[str, tuple[Tensor, Tensor]]]:
+    def __iter__(self) -> Iterator[dict[str, Samples]]:
         yield self.sets

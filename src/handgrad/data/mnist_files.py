@@ -3,18 +3,14 @@
 Nothing here uses the network. Source of the files: http://yann.lecun.com/exdb/mnist.
 """
 
-import fcntl
 import gzip
 import hashlib
 import logging
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
-from uuid import uuid4
 
 from handgrad.errors import InputError
+from handgrad.files import locked, remove_stale, replace_file
 
 log = logging.getLogger(__name__)
 
@@ -73,8 +69,8 @@ def prepare(root: Path) -> None:
     if not raw.is_dir():
         raise InputError(f"{raw}: no such folder; accepted is a root whose MNIST/raw holds the four MNIST archives")
     try:
-        with _exclusive(raw):
-            _sweep(raw)
+        with locked(raw / ".lock", wait=True):
+            remove_stale(raw)
             for name in _differing(raw):  # looked at again: whoever held the lock before may have replaced them
                 _replace(raw, name)
     except OSError as error:
@@ -103,34 +99,15 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-@contextmanager
-def _exclusive(raw: Path) -> Iterator[None]:
-    """Holds the folder's lock; the system releases it when the process dies, however it dies."""
-    with open(raw / ".lock", "ab") as lock:  # never removed: a removed lock file could be held twice
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
-def _sweep(raw: Path) -> None:
-    """Removes the temporary files of killed processes; under the lock nobody else has one."""
-    for stale in raw.glob(".*.tmp"):
-        stale.unlink(missing_ok=True)
-
-
 def _replace(raw: Path, name: str) -> None:
-    pin, archive, temporary = PINS[name], raw / f"{name}.gz", raw / f".{name}.{uuid4().hex}.tmp"
+    pin, archive = PINS[name], raw / f"{name}.gz"
     _check_archive(archive, pin)
     log.info("%s is missing or differs from MNIST's: extracting it from %s", raw / name, archive.name)
-    try:
-        with gzip.open(archive) as packed, open(temporary, "xb") as extracted:
-            extracted.write(packed.read(pin.size + 1))  # one byte too many is enough to know that it is wrong
-            extracted.flush()
-            os.fsync(extracted.fileno())
-        if not _matches(temporary, pin.size, pin.sha256):
-            raise InputError(f"{archive}: does not extract to MNIST's {name}; restore it from git")
-        os.replace(temporary, raw / name)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with gzip.open(archive) as packed:
+        content = packed.read(pin.size + 1)  # one byte too many is enough to know that it is wrong
+    if (len(content), hashlib.sha256(content).hexdigest()) != (pin.size, pin.sha256):
+        raise InputError(f"{archive}: does not extract to MNIST's {name}; restore it from git")
+    replace_file(raw / name, content)
 
 
 def _check_archive(archive: Path, pin: Pin) -> None:

@@ -1,9 +1,13 @@
 """L2 regularization, one strength per classifier, with a gradient derived by hand."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
+from handgrad.compat import functorch_is_active
+from handgrad.functions.samples import at_least_float32
 from handgrad.functions.transforms import differentiable_jvp, eager_version
 
 
@@ -46,21 +50,22 @@ def l2_penalty(parameter: Tensor, l2: Tensor) -> Tensor:
         raise TypeError(f"parameter has dtype {parameter.dtype}; expected a floating-point dtype")
     if l2.dtype != parameter.dtype:
         raise TypeError(f"l2 has dtype {l2.dtype}; expected {parameter.dtype} as parameter")
-    function = _L2Penalty if torch._C._are_functorch_transforms_active() else _L2PenaltyEager
+    function = _L2Penalty if functorch_is_active() else _L2PenaltyEager
     return function.apply(parameter, l2)
 
 
-def accumulate_l2_gradient(parameter: Tensor, l2: Tensor, grad_output: Tensor) -> None:
-    """Adds to ``parameter.grad`` what backward from ``l2_penalty(parameter, l2)`` would: ``g[l] l2[l] parameter`` (45).
+def add_l2_gradient(gradient: Tensor, parameter: Tensor, l2: Tensor, grad_output: Tensor) -> None:
+    """Adds to ``gradient`` what backward from ``l2_penalty(parameter, l2)`` would: ``g[l] l2[l] parameter`` (45).
 
     It does so in place and in one pass, and the penalty itself need not be known: penalized updates take half the time.
 
     Args:
-        parameter: (L, *), with a gradient.
+        gradient: (L, *), as ``parameter``.
+        parameter: (L, *).
         l2: (L,).
         grad_output: (L,), the gradient that arrives for the penalty.
     """
-    parameter.grad.addcmul_(_like(parameter, grad_output * l2), parameter.detach())
+    gradient.addcmul_(_like(parameter, grad_output * l2), parameter.detach())
 
 
 class _L2Penalty(torch.autograd.Function):
@@ -76,13 +81,11 @@ class _L2Penalty(torch.autograd.Function):
         ctx.save_for_forward(*inputs)
 
     @staticmethod
-    def backward(ctx: FunctionCtx, grad_output: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, Tensor | None]:
         parameter, l2 = ctx.saved_tensors
-        dparameter = dl2 = None
-        if ctx.needs_input_grad[0]:
-            dparameter = _like(parameter, grad_output * l2) * parameter
-        if ctx.needs_input_grad[1]:
-            dl2 = (grad_output * _half_square_norm(parameter)).to(l2.dtype)
+        needs_parameter, needs_l2 = ctx.needs_input_grad
+        dparameter = _like(parameter, grad_output * l2) * parameter if needs_parameter else None
+        dl2 = (grad_output * _half_square_norm(parameter)).to(l2.dtype) if needs_l2 else None
         return dparameter, dl2
 
     @staticmethod
@@ -93,12 +96,15 @@ class _L2Penalty(torch.autograd.Function):
         return d_penalty.to(parameter.dtype)
 
 
-class _L2PenaltyEager(eager_version(_L2Penalty)):
+_Eager: Any = eager_version(_L2Penalty)
+
+
+class _L2PenaltyEager(_Eager):
     @staticmethod
     def forward(ctx: FunctionCtx, parameter: Tensor, l2: Tensor) -> Tensor:
         # Norms read the parameter once, where squares are first written. Nothing differentiates them, as torch.compile
         # would under torch.func: they have a kink at 0.
-        norms = torch.linalg.vector_norm(parameter, dim=-1, dtype=_at_least_float32(parameter))
+        norms = torch.linalg.vector_norm(parameter, dim=-1, dtype=at_least_float32(parameter))
         penalty = (l2 * norms.square().reshape(l2.shape[0], -1).sum(1) * 0.5).to(parameter.dtype)
         _L2Penalty.setup_context(ctx, (parameter, l2), penalty)
         return penalty
@@ -111,8 +117,4 @@ def _like(parameter: Tensor, scale: Tensor) -> Tensor:
 
 def _half_square_norm(parameter: Tensor) -> Tensor:
     """R, at least in float32: squares of float16 overflow from 256 on."""
-    return parameter.to(_at_least_float32(parameter)).square().reshape(parameter.shape[0], -1).sum(1) * 0.5
-
-
-def _at_least_float32(parameter: Tensor) -> torch.dtype:
-    return torch.float64 if parameter.dtype == torch.float64 else torch.float32
+    return parameter.to(at_least_float32(parameter)).square().reshape(parameter.shape[0], -1).sum(1) * 0.5

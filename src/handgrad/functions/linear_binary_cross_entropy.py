@@ -1,28 +1,37 @@
 """Logistic regression: linear map, sigmoid and mean cross-entropy as one function with a gradient derived by hand."""
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
-from handgrad.functions.checks import check_linear_arguments, check_target_range
+from handgrad.compat import functorch_is_active
+from handgrad.functions.checks import check_constant, check_linear_arguments, check_target_range
 from handgrad.functions.linear_map import linear_map
+from handgrad.functions.samples import at_least_float32, sample_shares
 from handgrad.functions.transforms import differentiable_jvp, eager_version, vmap_linear_loss
 
 
 def linear_binary_cross_entropy(
-    input: Tensor, weight: Tensor, target: Tensor, bias: Tensor | None = None
+    input: Tensor,
+    weight: Tensor,
+    target: Tensor,
+    bias: Tensor | None = None,
+    sample_weight: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     r"""Mean binary cross-entropy of L logistic classifiers that look at the same batch, and their logits.
 
-    Shapes: N samples, D features, L independent classifiers (the path axis). Below, n, i and l count them, and y[n] is
-    target[n]. Equation numbers are the course report's (seed, task 1a).
+    Shapes: N samples, D features, L independent classifiers (the path axis). Below, n, i and l count them, y[n] is
+    target[n], and r[n] is 1/N, or s[n] / sum_n s[n] with s the sample weights. Equation numbers are the course
+    report's (seed, task 1a).
 
     Forward::
 
         z[l, n] = sum_i weight[l, 0, i] input[n, i] + bias[l, 0]                       logits    (1)
         p[l, n] = 1 / (1 + exp(-z[l, n]))                                              sigmoid   (1)
-        C[l]    = 1/N sum_n -(y[n] ln p[l, n] + (1 - y[n]) ln(1 - p[l, n]))            loss      (2, 3)
+        C[l]    = sum_n -r[n] (y[n] ln p[l, n] + (1 - y[n]) ln(1 - p[l, n]))           loss      (2, 3)
 
     Since 1 - p(z) = p(-z), the factor t[n] = 1 - 2 y[n], 1 or -1, merges both cases: -ln(1 - p(t z)) = softplus(t z) is
     the loss of a sample.
@@ -31,7 +40,7 @@ def linear_binary_cross_entropy(
     -y (1 - p) + (1 - y) p = p - y (12), which is t p(t z) without the cancellation between p and y. With g[l] the
     gradient that arrives for C[l], and G[l, n] the one that arrives for the logits::
 
-        dz[l, n]      = g[l]/N (p[l, n] - y[n]) + G[l, n]
+        dz[l, n]      = g[l] r[n] (p[l, n] - y[n]) + G[l, n]
         dweight[l, i] = sum_n dz[l, n] input[n, i]                                               (13)
         dbias[l]      = sum_n dz[l, n]
         dinput[n, i]  = sum_l dz[l, n] weight[l, 0, i]
@@ -43,23 +52,26 @@ def linear_binary_cross_entropy(
         weight: (L, 1, D), same dtype as ``input``.
         target: (N,), int64, 0 or 1.
         bias: (L, 1) or None.
+        sample_weight: (N,), same dtype as ``weight``, or None for equal ones. Not differentiated. Not looked at either:
+            with weights that add up to 0 the loss is NaN.
 
     Returns:
         loss (L,) in nats, and logits (L, N, 1); both are differentiable. Half precision is evaluated in float32 from
         the logits on.
 
     Raises:
-        ValueError: a shape does not fit, or the batch is empty.
+        ValueError: a shape does not fit, the batch is empty, or a gradient is wanted for the sample weights.
         TypeError: a dtype does not fit.
         IndexError: a target is neither 0 nor 1; a RuntimeError in compiled code and on a GPU.
     """
-    check_linear_arguments(input, weight, target, bias)
+    check_linear_arguments(input, weight, target, bias, sample_weight)
     if weight.shape[1] != 1:
         raise ValueError(f"weight has shape {tuple(weight.shape)}; expected (L, 1, D), one logit per classifier")
-    active = torch._C._are_functorch_transforms_active()
+    active = functorch_is_active()
     function = _LinearBinaryCrossEntropy if active else _LinearBinaryCrossEntropyEager
     try:
-        loss, z = function.apply(input, weight, target, bias)
+        shares = None if sample_weight is None else sample_shares(sample_weight)
+        loss, z = function.apply(input, weight, target, bias, shares)
     except RuntimeError:
         check_target_range(target, 2)
         raise
@@ -68,43 +80,50 @@ def linear_binary_cross_entropy(
 
 class _LinearBinaryCrossEntropy(torch.autograd.Function):
     @staticmethod
-    def forward(input: Tensor, weight: Tensor, target: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
+    def forward(
+        input: Tensor, weight: Tensor, target: Tensor, bias: Tensor | None, shares: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
         z = linear_map(input, weight).squeeze(1)  # the class axis of length 1 goes
         if bias is not None:
             z = z + bias
         # From 50 on, softplus(x) is x to the last bit of float64; torch's own threshold of 20 costs 2e-9.
-        loss = F.softplus(_one_minus_2y(target, z) * z, threshold=50).mean(1)
+        losses = F.softplus(_one_minus_2y(target, z) * z, threshold=50)
+        loss = losses.mean(1) if shares is None else (losses * shares).sum(1)
         return loss.to(weight.dtype), z
 
     @staticmethod
     def setup_context(ctx: FunctionCtx, inputs: tuple, output: tuple) -> None:
-        input, weight, target, _ = inputs
+        input, weight, target, _, shares = inputs
         ctx.set_materialize_grads(False)
         # The logits are an output: differentiated again, p leads back to them and from there to weight, input and bias.
-        ctx.save_for_backward(input, weight, target, output[1])
-        ctx.save_for_forward(input, weight, target, output[1])
+        ctx.save_for_backward(input, weight, target, output[1], shares)
+        ctx.save_for_forward(input, weight, target, output[1], shares)
 
     @staticmethod
-    def backward(ctx: FunctionCtx, grad_loss: Tensor | None, grad_z: Tensor | None) -> tuple[Tensor | None, ...]:
-        input, weight, target, z = ctx.saved_tensors
+    def backward(ctx: Any, grad_loss: Tensor | None, grad_z: Tensor | None) -> tuple[Tensor | None, ...]:
+        input, weight, target, z, shares = ctx.saved_tensors
+        needs_input, needs_weight, _, needs_bias, needs_shares = ctx.needs_input_grad
+        check_constant(not needs_shares)  # a vmap inside grad hides from the first check that they are differentiated
         if grad_loss is None and grad_z is None:
-            return None, None, None, None
-        dz = 0
-        if grad_loss is not None:
-            dz = _sigmoid_minus_target(z, target) * (grad_loss.unsqueeze(1) * (1 / input.shape[0]))
-        if grad_z is not None:
-            dz = dz + grad_z
-        dz = dz.to(weight.dtype)
-        needs_input, needs_weight, _, needs_bias = ctx.needs_input_grad
+            return None, None, None, None, None
+        dz = _logit_gradient(z, target, shares, grad_loss, grad_z).to(weight.dtype)
         dweight = (dz @ input.to(weight.dtype)).unsqueeze(1) if needs_weight else None
         dbias = dz.sum(1, keepdim=True) if needs_bias else None
         dinput = dz.t() @ weight.squeeze(1) if needs_input else None
-        return dinput, dweight, None, dbias
+        return dinput, dweight, None, dbias, None
 
     @staticmethod
     @differentiable_jvp
-    def jvp(saved_tensors: list[Tensor], d_input: Tensor | None, d_weight: Tensor | None, _, d_bias: Tensor | None):
-        input, weight, target, z = saved_tensors
+    def jvp(
+        saved_tensors: list[Tensor],
+        d_input: Tensor | None,
+        d_weight: Tensor | None,
+        _: None,
+        d_bias: Tensor | None,
+        d_shares: Tensor | None,
+    ) -> tuple[Tensor, Tensor]:
+        check_constant(d_shares is None)
+        input, weight, target, z, shares = saved_tensors
         dz = torch.zeros_like(z)
         if d_weight is not None:
             dz = dz + d_weight.squeeze(1) @ input.t()
@@ -112,15 +131,28 @@ class _LinearBinaryCrossEntropy(torch.autograd.Function):
             dz = dz + weight.squeeze(1) @ d_input.t()
         if d_bias is not None:
             dz = dz + d_bias
-        d_loss = (_sigmoid_minus_target(z, target) * dz).mean(1)
+        d_losses = _sigmoid_minus_target(z, target) * dz
+        d_loss = d_losses.mean(1) if shares is None else (d_losses * shares).sum(1)
         return d_loss.to(weight.dtype), dz
 
     @staticmethod
-    def vmap(info, in_dims: tuple, *arguments: Tensor | None):
-        return vmap_linear_loss(_LinearBinaryCrossEntropy, info, in_dims, *arguments)
+    def vmap(info, in_dims: tuple, input: Tensor, *others: Tensor | None):
+        return vmap_linear_loss(_LinearBinaryCrossEntropy, info, in_dims, input, *others)
 
 
 _LinearBinaryCrossEntropyEager = eager_version(_LinearBinaryCrossEntropy)
+
+
+def _logit_gradient(
+    z: Tensor, target: Tensor, shares: Tensor | None, grad_loss: Tensor | None, grad_z: Tensor | None
+) -> Tensor:
+    """g r (p - y) + G in the layout (L, N); None stands for a gradient that does not arrive, not for both."""
+    if grad_loss is None:
+        assert grad_z is not None
+        return grad_z
+    scale = grad_loss.unsqueeze(1) * (1 / z.shape[1] if shares is None else shares)
+    through_loss = _sigmoid_minus_target(z, target) * scale
+    return through_loss if grad_z is None else through_loss + grad_z
 
 
 def _sigmoid_minus_target(z: Tensor, target: Tensor) -> Tensor:
@@ -131,5 +163,4 @@ def _sigmoid_minus_target(z: Tensor, target: Tensor) -> Tensor:
 
 def _one_minus_2y(target: Tensor, z: Tensor) -> Tensor:
     """1 - 2 y, at least in float32; looked up, so that a target other than 0 and 1 is refused, not computed with."""
-    dtype = torch.float64 if z.dtype == torch.float64 else torch.float32
-    return torch.arange(1, -2, -2, dtype=dtype, device=z.device).gather(0, target)
+    return torch.arange(1, -2, -2, dtype=at_least_float32(z), device=z.device).gather(0, target)

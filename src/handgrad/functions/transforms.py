@@ -2,14 +2,17 @@
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.forward_ad import _set_fwd_grad_enabled, unpack_dual
+from torch.autograd.forward_ad import unpack_dual
 from torch.autograd.function import FunctionCtx
 
+from handgrad.compat import forward_mode
 
-def eager_version(function: type) -> type:
+
+def eager_version(function: Any) -> Any:
     """The same Function with ``forward(ctx, ...)``, which torch.func refuses and torch calls 7 us sooner.
 
     For a forward without ctx torch binds the arguments to its signature on every call, in Python.
@@ -36,23 +39,23 @@ def differentiable_jvp(jvp: Callable) -> Callable:
     """
 
     @functools.wraps(jvp)
-    def wrapped(ctx: FunctionCtx, *tangents: Tensor | None):
-        saved_tensors = [unpack_dual(tensor).primal for tensor in ctx.saved_tensors]
-        with _set_fwd_grad_enabled(True):
+    def wrapped(ctx: Any, *tangents: Tensor | None):
+        saved_tensors = [tensor if tensor is None else unpack_dual(tensor).primal for tensor in ctx.saved_tensors]
+        with forward_mode(True):
             return jvp(saved_tensors, *tangents)
 
     return wrapped
 
 
-def vmap_linear_loss(function: type, info, in_dims: tuple, input: Tensor, *others: Tensor | None):
+def vmap_linear_loss(function: Any, info, in_dims: tuple, input: Tensor, *others: Tensor | None):
     """The vmap rule that torch generates, given an input that makes both the loss and the logits carry the batch.
 
-    With a batched target alone the logits would not, and the generated backward would add the gradient that arrives
-    for them once per element of the batch.
+    With a batched target or batched sample weights alone the logits would not, and the generated backward would add the
+    gradient that arrives for them once per element of the batch.
     """
-    weight_dim, _, bias_dim = in_dims[1:]
+    weight_dim, _, bias_dim, _ = in_dims[1:]
     if weight_dim is None and bias_dim is None and in_dims[0] is None:
         input, in_dims = input.expand(info.batch_size, *input.shape), (0, *in_dims[1:])
-    generated = {"generate_vmap_rule": True, "vmap": staticmethod(torch.autograd.Function.vmap)}
-    apply = type(function.__name__, (function,), generated).apply
-    return torch.func.vmap(apply, in_dims)(input, *others), (0, 0)
+    rule = {"generate_vmap_rule": True, "vmap": staticmethod(torch.autograd.Function.vmap)}
+    generated: Any = type(function.__name__, (function,), rule)
+    return torch.func.vmap(generated.apply, in_dims)(input, *others), (0, 0)

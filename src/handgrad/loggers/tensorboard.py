@@ -6,9 +6,10 @@ import struct
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import google_crc32c
+import pytorch_lightning as pl
 import torch
 from pytorch_lightning.loggers.logger import Logger, rank_zero_experiment
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
@@ -17,6 +18,7 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from torch import Tensor
 
 from handgrad.errors import InputError
+from handgrad.runs.results import MEASURES
 
 LAYOUT = {"handgrad": {name: ["Multiline", [f"{name}/train", f"{name}/val"]] for name in ("loss", "accuracy")}}
 
@@ -131,6 +133,15 @@ class TensorBoardPathLogger(Logger):
         self._file(self._save_dir).add(Event(step=step, summary=Summary(value=[Summary.Value(tag=tag, image=image)])))
 
     @rank_zero_only
+    def log_end(self, hparams: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> None:
+        """Logs hyperparameters and each classifier's l2 with its results, for the HParams tab, and saves."""
+        shown = {key.removesuffix(".name"): value for key, value in hparams.items() if not key.endswith("_target_")}
+        shown = {key: value if isinstance(value, bool | int | float) else str(value) for key, value in shown.items()}
+        metrics = [{f"final/{name}": row[name] for name in MEASURES if name in row} for row in rows]
+        self.log_results([{**shown, "l2": row["l2"]} for row in rows], metrics)
+        self.save()
+
+    @rank_zero_only
     def log_results(self, hparams: Sequence[Mapping[str, Any]], metrics: Sequence[Mapping[str, float]]) -> None:
         """Logs each classifier's hyperparameters with its final metrics, for the HParams tab."""
         from torch.utils.tensorboard.summary import hparams as summaries
@@ -152,3 +163,8 @@ class TensorBoardPathLogger(Logger):
     @rank_zero_only
     def finalize(self, status: str) -> None:
         self.save()
+
+
+def path_logger_of(trainer: pl.Trainer) -> TensorBoardPathLogger | None:
+    """Returns the logger that ``handgrad.fit.fit`` gave a Trainer, which accepts no other kind."""
+    return cast(TensorBoardPathLogger | None, trainer.logger)

@@ -2,26 +2,35 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
-from itertools import chain, islice
-from typing import Any
+from typing import Any, Protocol
 
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-from handgrad.data.blocks import Block
+from handgrad.compat import count_updates
+from handgrad.data.blocks import Block, Samples
 from handgrad.errors import InputError
-from handgrad.functions.l2_penalty import accumulate_l2_gradient, l2_penalty
 from handgrad.functions.linear_map import linear_map
-
-# What is evaluated at once: much, for threads disturb one another at every step of Python between two operations.
-LOGITS_AT_ONCE, LEAST_SAMPLES = 700_000, 1000
+from handgrad.functions.objective import Loss, Objective
 
 
-def in_turn(calls: Sequence[Callable[[], Any]]) -> list[Any]:
-    """Makes all calls; returns what they return."""
-    return [call() for call in calls]
+class Loop(Protocol):
+    """What trains and evaluates for a model: `handgrad.training.pipeline.Pipeline`."""
+
+    total: Callable[[Tensor], Tensor] | None
+
+    def start(self, objective: Objective, weight: Tensor, bias: Tensor, active: Tensor) -> None: ...
+
+    def finish(self) -> None: ...
+
+    def train(self, block: Block) -> Tensor: ...
+
+    def sums(self, outputs: int, *tasks: tuple[Callable[[Tensor, Tensor], Tensor], Samples]) -> list[Tensor]: ...
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
 
 class LinearClassifier(pl.LightningModule):
@@ -38,8 +47,24 @@ class LinearClassifier(pl.LightningModule):
         num_classes: number of classes C; a subclass derives K from it.
         l2: the L penalties, each >= 0.
         penalize_bias: whether R counts the bias too, as the course's bias trick does.
-        optimizer: takes parameters, returns a ``torch.optim.Optimizer``; needed for training only.
+
+    Attributes:
+        task: what it is called in results; a subclass names it, and the next one.
+        criterion: the loss, with its derived gradient.
+        pipeline: what trains and evaluates; `handgrad.fit.fit` sets it.
     """
+
+    task: str
+    criterion: Loss
+    pipeline: Loop
+
+    # Buffers.
+    l2: Tensor
+    active: Tensor
+    steps: Tensor
+    best_step: Tensor
+    best_weight: Tensor
+    best_bias: Tensor
 
     def __init__(
         self,
@@ -47,14 +72,12 @@ class LinearClassifier(pl.LightningModule):
         num_features: int,
         num_classes: int,
         l2: Sequence[float],
-        penalize_bias: bool,
-        optimizer: Callable[[Iterator[torch.nn.Parameter]], torch.optim.Optimizer] | None = None,
+        penalize_bias: bool = False,
     ) -> None:
         super().__init__()
         l2 = [float(value) for value in l2]  # plain: a checkpoint that holds a config's list could not be loaded safely
-        self.save_hyperparameters(ignore=["optimizer"])
+        self.save_hyperparameters()
         self.automatic_optimization = False  # one training_step makes as many updates as its block has mini-batches
-        self.optimizer = optimizer
         self.penalize_bias = penalize_bias
         paths, outputs = len(l2), self.num_outputs(num_classes)
         self.weight = torch.nn.Parameter(torch.zeros(paths, outputs, num_features))
@@ -68,17 +91,10 @@ class LinearClassifier(pl.LightningModule):
         # No buffer: half precision would round it.
         self.best_loss = torch.full((paths,), torch.inf, dtype=torch.float64)
         self.metrics: dict[str, Tensor] = {}  # of the latest check, each (L,)
-        self.run_all = in_turn  # what a check has to do; in several threads where there are cores
-        self.speculation = None  # on a CPU: the Speculation that trains while a check evaluates
 
     @staticmethod
     def num_outputs(num_classes: int) -> int:
         """Returns K, the number of linear outputs that tell ``num_classes`` classes apart."""
-        raise NotImplementedError
-
-    @staticmethod
-    def criterion(input: Tensor, weight: Tensor, target: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns the mean loss (L,) and the logits (L, N, K), differentiable by the derived gradient."""
         raise NotImplementedError
 
     @staticmethod
@@ -90,110 +106,32 @@ class LinearClassifier(pl.LightningModule):
         """Returns the logits (L, N, K) of ``input (N, D)``."""
         return (linear_map(input, self.weight) + self.bias.unsqueeze(2)).transpose(1, 2)
 
+    def objective(self, total: Callable[[Tensor], Tensor] | None = None) -> Objective:
+        """Returns ``J``, whose gradient trains; ``total`` adds up over the processes that share the samples."""
+        return Objective(self.criterion, self.l2, self.penalize_bias, total=total)
+
+    def configure_optimizers(self) -> None:
+        """Gives Lightning none: the solver has them."""
+
     def on_fit_start(self) -> None:
-        self.l2.copy_(torch.tensor(self.hparams.l2, dtype=torch.float64))  # it was rounded before precision was known
+        self.l2.copy_(torch.tensor(self.hparams["l2"], dtype=torch.float64))  # rounded before precision was known
+        self.pipeline.start(self.objective(self.pipeline.total), self.weight, self.bias, self.active)
 
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        return self.optimizer(self.parameters())
-
-    @property
-    def penalized(self) -> list[torch.nn.Parameter]:
-        """The parameters whose squares R adds up."""
-        return [self.weight, self.bias] if self.penalize_bias else [self.weight]
-
-    def penalty(self) -> Tensor:
-        """Returns ``l2 * R`` (L,)."""
-        return sum(l2_penalty(parameter, self.l2) for parameter in self.penalized)
-
-    def loss(self, input: Tensor, target: Tensor) -> Tensor:
-        """Returns ``C`` (L,) for ``input (N, D)`` and ``target (N,)``."""
-        return self.criterion(input.to(self.weight.dtype), self.weight, target, self.bias)[0]
-
-    def differentiate(self, input: Tensor, target: Tensor, share: float | None = None) -> Tensor:
-        """Sets the parameters' gradients to those of ``J``, to 0 once a classifier has stopped; returns ``C`` (L,).
-
-        Args:
-            input: ``(N, D)``.
-            target: ``(N,)``.
-            share: where several processes have a part of the mini-batch each, what this one's counts in their average.
-        """
-        loss = self.loss(input, target)
-        self.weight.grad = self.bias.grad = None
-        if share is None:
-            torch.autograd.backward(loss, self.active)
-        else:
-            self.manual_backward(torch.dot(loss, self.active * share))
-        if any(self.hparams.l2):
-            for parameter in self.penalized:
-                accumulate_l2_gradient(parameter, self.l2, self.active)
-        return loss.detach()
+    def on_train_end(self) -> None:
+        self.pipeline.finish()
 
     def training_step(self, block: Block, batch_idx: int) -> Tensor:
-        """Makes one update per mini-batch of ``block``; returns each one's loss before its update, (B, L).
-
-        With several processes each sees its share of a mini-batch, whose mean counts by its size; Lightning
-        averages the gradients over the processes, which gives that of the whole mini-batch.
-        """
-        # Lightning's own backward and step ask every callback six times per update, as long as the update itself takes.
-        optimizer = self.optimizers(use_pl_optimizer=False)
-        if self.speculation:
-            losses = self.speculation.updates(block, optimizer)
-        else:
-            losses = self.make_updates(block, optimizer, self.trainer.world_size)
-        self.count_updates(len(block))
-        return self.trainer.strategy.reduce(losses, reduce_op="sum")
-
-    def make_updates(self, block: Block, optimizer: torch.optim.Optimizer, processes: int = 1) -> Tensor:
-        """Makes the updates of ``block``; returns the losses, of this process's share of each mini-batch, (B, L)."""
-        share = block.share * processes if processes > 1 else None
-        step = type(optimizer).step.__wrapped__  # torch's profiler hook around it costs a seventh of an update
-        losses = []
-        with self.stopped_unchanged():
-            for input, target in block:
-                losses.append(self.differentiate(input, target, share))
-                step(optimizer)
-                del input, target  # the next ones then take their place in memory, which is still in the cache
-        return torch.stack(losses) * block.share
-
-    def count_updates(self, updates: int) -> None:
-        """Moves on the trainer's ``global_step`` and the classifiers' own counts."""
-        progress = self.trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress
-        for count in (progress.total, progress.current):
-            count.ready += updates
-            count.completed += updates
-        self.steps += updates * self.active.to(torch.int64)
-
-    @contextmanager
-    def stopped_unchanged(self) -> Iterator[None]:
-        """Keeps the weights of stopped classifiers: a zero gradient alone does not, once momentum moves them."""
-        stopped = self.active == 0
-        kept = [p.detach()[stopped] for p in self.parameters()] if stopped.any() else []
-        yield
-        for parameter, rows in zip(self.parameters(), kept, strict=False):
-            parameter.data[stopped] = rows
-
-    def sums(
-        self,
-        *tasks: tuple[Callable[[Tensor, Tensor], Tensor], tuple[Tensor, Tensor]],
-        meanwhile: Sequence[Callable[[], None]] = (),
-    ) -> list[Tensor]:
-        """Returns, for each ``function, (input, target)``, the sum of what the function gives for parts of the set.
-
-        Calls what is to be done ``meanwhile`` first.
-        """
-        rows = max(LOGITS_AT_ONCE // self.bias.numel(), LEAST_SAMPLES)
-        parts = [
-            [partial(function, *part) for part in zip(input.split(rows), target.split(rows), strict=True)]
-            for function, (input, target) in tasks
-        ]
-        results = iter(self.run_all([*meanwhile, *chain(*parts)])[len(meanwhile) :])
-        return [sum(islice(results, len(part))) for part in parts]  # in order: no thread changes a bit
+        """Makes one update per mini-batch of ``block``; returns each one's loss before its update, (B, L)."""
+        losses = self.pipeline.train(block)
+        count_updates(self.trainer, len(block))
+        self.steps += len(block) * self.active.to(torch.int64)
+        return losses
 
     @torch.inference_mode()
     def loss_and_hits(self, input: Tensor, target: Tensor) -> Tensor:
         """Returns the summed loss and the number of right decisions, (2, L) in float64."""
         dtype = torch.promote_types(self.weight.dtype, torch.float32)  # half precision would round the loss of a set
-        loss, logits = self.criterion(input.to(dtype), self.weight.to(dtype), target, self.bias.to(dtype))
+        loss, logits = self.criterion.function(input.to(dtype), self.weight.to(dtype), target, self.bias.to(dtype))
         return torch.stack((loss.double() * len(target), (self.decide(logits) == target).sum(1)))
 
     @torch.inference_mode()
@@ -201,18 +139,18 @@ class LinearClassifier(pl.LightningModule):
         """Returns the number of right decisions, (L,) in float64."""
         return (self.decide(self(input.to(self.weight.dtype))) == target).sum(1).double()
 
-    def validation_step(self, batch: dict[str, tuple[Tensor, Tensor]], batch_idx: int) -> None:
+    def validation_step(self, batch: dict[str, Samples], batch_idx: int) -> None:
         """Evaluates the validation set and the training set."""
         val, train = batch["val"], batch["train"]
-        meanwhile = self.speculation.tasks if self.speculation else []
-        val_sums, train_hits = self.sums((self.loss_and_hits, val), (self.hits, train), meanwhile=meanwhile)
+        tasks = (self.loss_and_hits, val), (self.hits, train)
+        val_sums, train_hits = self.pipeline.sums(self.bias.numel(), *tasks)
         val_loss, val_accuracy = val_sums / len(val[1])
         train_accuracy = train_hits / len(train[1])
         self.metrics = {"loss/val": val_loss, "accuracy/val": val_accuracy, "accuracy/train": train_accuracy}
 
     def on_validation_epoch_end(self) -> None:
         self.metrics["weight_norm"] = self.weight_norm_squared().sqrt()
-        self.metrics["penalty"] = self.penalty().detach()
+        self.metrics["penalty"] = self.objective().penalty(self.weight.detach(), self.bias.detach())
         loss = self.metrics["loss/val"]
         better = loss < self.best_loss.to(loss.device)
         self.best_loss = torch.where(better, loss, self.best_loss.to(loss.device))
@@ -223,6 +161,8 @@ class LinearClassifier(pl.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["model"] = type(self).__name__
         checkpoint["best_loss"] = self.best_loss
+        if "callbacks" in checkpoint:  # else the weights alone are saved
+            checkpoint["solver"] = self.pipeline.state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Raises an InputError if the checkpoint is of another model or other hyperparameters."""
@@ -232,6 +172,8 @@ class LinearClassifier(pl.LightningModule):
             if found.get(name) != value:
                 raise InputError(f"the checkpoint's {name} is {found.get(name)}; expected {value}")
         self.best_loss = checkpoint["best_loss"]
+        if hasattr(self, "pipeline"):  # else it is loaded by itself, and not to be trained
+            self.pipeline.load_state_dict(checkpoint["solver"])
 
     def weight_norm_squared(self) -> Tensor:
         """Returns the sum of squared weights (L,), with the bias where it is penalized (the course's w holds it)."""
@@ -248,16 +190,16 @@ class LinearClassifier(pl.LightningModule):
         finally:
             self.weight.data, self.bias.data = last
 
-    def test_step(self, batch: dict[str, tuple[Tensor, Tensor]], batch_idx: int) -> None:
+    def test_step(self, batch: dict[str, Samples], batch_idx: int) -> None:
         """Evaluates the best and the last weights on every split there is."""
         self.final: dict[str, Tensor] = {}
         with self.best():
             self.evaluate_all(batch, "")
         self.evaluate_all(batch, "last_")
 
-    def evaluate_all(self, batch: dict[str, tuple[Tensor, Tensor]], prefix: str) -> None:
+    def evaluate_all(self, batch: dict[str, Samples], prefix: str) -> None:
         """Fills ``final`` with what the present weights give, under the names of the results."""
         self.final[f"{prefix}weight_norm_squared"] = self.weight_norm_squared()
-        sums = self.sums(*((self.loss_and_hits, part) for part in batch.values()))
+        sums = self.pipeline.sums(self.bias.numel(), *((self.loss_and_hits, part) for part in batch.values()))
         for (split, (_, target)), found in zip(batch.items(), sums, strict=True):
             self.final[f"{prefix}{split}_loss"], self.final[f"{prefix}{split}_accuracy"] = found / len(target)

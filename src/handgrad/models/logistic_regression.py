@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from handgrad.errors import InputError
-from handgrad.functions.linear_binary_cross_entropy import linear_binary_cross_entropy
+from handgrad.functions.objective import LOGISTIC
 from handgrad.models.linear_classifier import LinearClassifier
 
 
@@ -14,12 +14,13 @@ class LogisticRegression(LinearClassifier):
         InputError: unless there are two classes.
     """
 
-    criterion = staticmethod(linear_binary_cross_entropy)
+    task = "logistic"
+    criterion = LOGISTIC
 
     @staticmethod
     def num_outputs(num_classes: int) -> int:
         if num_classes != 2:
-            raise InputError(f"data.digits holds {num_classes} digits; task=logistic tells exactly 2 apart")
+            raise InputError(f"there are {num_classes} classes; task=logistic tells exactly 2 apart")
         return 1
 
     @staticmethod

@@ -2,14 +2,15 @@
 
 from torch import Tensor
 
-from handgrad.functions.linear_cross_entropy import linear_cross_entropy
+from handgrad.functions.objective import SOFTMAX
 from handgrad.models.linear_classifier import LinearClassifier
 
 
 class SoftmaxRegression(LinearClassifier):
     """L softmax regressions; see ``LinearClassifier``."""
 
-    criterion = staticmethod(linear_cross_entropy)
+    task = "softmax"
+    criterion = SOFTMAX
 
     @staticmethod
     def num_outputs(num_classes: int) -> int:

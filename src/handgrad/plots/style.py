@@ -3,12 +3,16 @@
 import io
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
+
+if TYPE_CHECKING:
+    from matplotlib.typing import RcKeyType  # from matplotlib 3.11
 
 # Okabe and Ito's palette.
 BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
@@ -18,7 +22,7 @@ TRAIN, VAL = BLUE, VERMILLION
 DIVERGING = LinearSegmentedColormap.from_list("diverging", ["#053061", "#4393c3", "#f7f7f7", "#d6604d", "#67001f"])
 
 SIZE = (6.4, 4.3)
-STYLE = {
+STYLE: "dict[RcKeyType, Any]" = {
     "font.size": 15,
     "axes.titlesize": 15,
     "axes.labelsize": 15,

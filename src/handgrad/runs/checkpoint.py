@@ -1,58 +1,44 @@
-"""Checkpoint files that are whole or absent."""
+"""Checkpoint files that are whole or absent, and that know of which run they are."""
 
 import hashlib
 import io
-import os
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning_fabric.plugins import CheckpointIO
 
+from handgrad import __version__
 from handgrad.errors import InputError
+from handgrad.files import remove_stale, replace_file
 
 MARK = b"handgrad sha256:"  # the file ends with this and the digest of all before it; torch.load passes over both
 TRAILER = len(MARK) + hashlib.sha256().digest_size
 
 
-def replace_file(path: Path, content: bytes) -> None:
-    """Writes ``content`` to ``path`` so that at any moment the old file or the whole new one is there.
-
-    Raises:
-        OSError: it could not be written; the old file is untouched.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        with suppress(OSError):
-            temporary.unlink()
-        raise
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-
-
 class WholeCheckpointIO(CheckpointIO):
-    """Saves atomically with a checksum; loads only local, undamaged files, and never runs code from them."""
+    """Saves atomically with a checksum; loads only local, undamaged files, and never runs code from them.
+
+    Args:
+        settings: the run's, by dotted key, saved with each checkpoint; one with other settings is refused on loading.
+            None: any run's checkpoint is loaded.
+        data: what a saved model must say of its data, saved with each checkpoint.
+    """
+
+    def __init__(self, settings: Mapping[str, Any] | None = None, data: Mapping[str, Any] | None = None) -> None:
+        self.settings, self.data = settings if settings is None else plain(settings), plain(data or {})
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        about = {"version": __version__, "settings": self.settings or {}, "data": self.data}
         buffer = io.BytesIO()
-        torch.save(checkpoint, buffer)
+        torch.save(checkpoint | {"handgrad": about}, buffer)
         content = buffer.getvalue()
         path = Path(path)
         try:
             replace_file(path, content + MARK + hashlib.sha256(content).digest())
-            for stale in path.parent.glob(f".{path.name}.*.tmp"):  # of processes that were killed while writing
-                stale.unlink(missing_ok=True)
+            remove_stale(path.parent, path.name)
         except OSError as error:
             raise InputError(f"{path}: checkpoint not saved ({error.strerror}); an earlier one is kept") from error
 
@@ -62,7 +48,8 @@ class WholeCheckpointIO(CheckpointIO):
         """Returns the checkpoint.
 
         Raises:
-            InputError: ``path`` is no local file, is damaged, or was not written by this project.
+            InputError: ``path`` is no local file, is damaged, was not written by this project, or is of a run with
+                other settings or of an earlier version.
         """
         path = Path(path)
         if not path.is_file():
@@ -74,9 +61,33 @@ class WholeCheckpointIO(CheckpointIO):
         if trailer != MARK + hashlib.sha256(content).digest():
             raise InputError(f"{path}: damaged, or not a checkpoint of this project (its SHA-256 does not match)")
         try:
-            return torch.load(io.BytesIO(content), map_location=map_location, weights_only=True)
+            checkpoint = torch.load(io.BytesIO(content), map_location=map_location, weights_only=True)
         except Exception as error:
             raise InputError(f"{path}: not a checkpoint of this project ({type(error).__name__} on loading)") from error
+        if self.settings is not None:
+            if "handgrad" not in checkpoint:
+                raise InputError(f"{path}: written by an earlier version of handgrad; accepted is a run of this one")
+            check_same(checkpoint["handgrad"]["settings"], self.settings)
+        return checkpoint
 
     def remove_checkpoint(self, path: str | Path) -> None:
         Path(path).unlink(missing_ok=True)
+
+
+def plain(value: Any) -> Any:
+    """Returns ``value`` in types that are loaded without running code: other numbers and objects as numbers or text."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(inner) for key, inner in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [plain(inner) for inner in value]
+    if isinstance(value, Integral | Real) and not isinstance(value, bool):
+        return int(value) if isinstance(value, Integral) else float(value)
+    return value if value is None or isinstance(value, bool) else str(value)
+
+
+def check_same(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Raises an InputError that names the first setting which differs from what the run was started with."""
+    for key in {**before, **now}:
+        if key not in before or key not in now or before[key] != now[key]:
+            found, started = (settings.get(key, "(absent)") for settings in (now, before))
+            raise InputError(f"{key}={found}: the run was started with {key}={started}")

@@ -1,13 +1,31 @@
 """``results.csv`` of a run: a row per l2 value."""
 
 import csv
+import io
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+MEASURES = [f"{split}_{name}" for name in ("loss", "accuracy") for split in ("train", "val", "test")]
+MEASURES += ["weight_norm_squared"]
+DATA = ["split", "classes", "scaling"]
+COLUMNS = ["task", *DATA, "l2", "epoch", "steps", "best_step", *MEASURES, "seconds", *(f"last_{m}" for m in MEASURES)]
 
-def read_results(path: Path) -> list[dict[str, Any]]:
+Row = dict[str, Any]
+
+
+def as_csv(rows: Sequence[Mapping[str, Any]]) -> bytes:
+    """Returns ``rows`` as the content of a ``results.csv``; what is not measured stays empty."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue().encode()
+
+
+def read_results(path: Path) -> list[Row]:
     """Returns the rows of a ``results.csv``: numbers as float, what is not measured as None."""
-    with open(path, newline="") as file:
+    with open(path, newline="", encoding="utf-8") as file:
         return [{key: number(value) for key, value in row.items()} for row in csv.DictReader(file)]
 
 
@@ -19,3 +37,21 @@ def number(text: str) -> float | str | None:
         return float(text)
     except ValueError:
         return text
+
+
+def selected(rows: Sequence[Row]) -> Row:
+    """Returns the row with the smallest validation loss; of equal ones that with the largest l2."""
+    return min(rows, key=lambda row: (row["val_loss"], -row["l2"]))
+
+
+def table(rows: Sequence[Row]) -> str:
+    """Returns ``rows`` as aligned text, for people: the best weights' figures."""
+    columns = {"l2": "l2", "steps": "steps", "best_step": "best at"}
+    columns |= {m: m.replace("_", " ") for m in MEASURES[:-1] if rows[0].get(m) is not None}
+    cells = [[*columns.values(), "‖w‖"]]
+    for row in rows:
+        numbers = [f"{row[name]:.4f}" for name in columns if name in MEASURES]
+        norm = f"{row['weight_norm_squared'] ** 0.5:.4f}"
+        cells.append([f"{row['l2']:g}", str(row["steps"]), str(row["best_step"]), *numbers, norm])
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return "\n".join("  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) for line in cells)

@@ -1,20 +1,31 @@
 """Lightning's Trainer, set up for blocks of mini-batches."""
 
-import warnings
+import os
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+from pytorch_lightning.plugins.environments import SLURMEnvironment
 
-# Lightning 2.6.6 uses what torch 2.14 calls deprecated; nothing the user could do about it.
-warnings.filterwarnings("ignore", message=".isinstance.treespec, LeafSpec", category=FutureWarning)
+from handgrad.compat import ignore_known_warnings
+
+NOWHERE = Path(os.devnull) / "nowhere"  # Lightning would take the current folder, to write to and, under SLURM, to load
 
 
-def block_trainer(**settings: Any) -> pl.Trainer:
+def block_trainer(
+    callbacks: list[pl.Callback], folder: str | Path | None, plugins: Sequence[Any] = (), **settings: Any
+) -> pl.Trainer:
     """Returns a Trainer for which a batch is a block of mini-batches that ends where the next check is due.
 
     Args:
-        settings: passed on to ``Trainer``; what the blocks fix is not to be set.
+        callbacks: all there are: Lightning adds none of its own.
+        folder: of the run, which callbacks find as ``default_root_dir``; None: nothing can be written.
+        settings: passed on to ``Trainer``; what is fixed here is not to be set.
     """
+    ignore_known_warnings()
+    # Under SLURM Lightning would save on SIGUSR1 by itself, and load that in every later run started there.
+    cluster = [SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else []
     return pl.Trainer(
         val_check_interval=1,  # a check after every block
         min_epochs=0,  # 1 would put a stop off to the epoch's end
@@ -22,5 +33,10 @@ def block_trainer(**settings: Any) -> pl.Trainer:
         use_distributed_sampler=False,  # the data module shares each mini-batch out by itself
         enable_model_summary=False,
         log_every_n_steps=1,
+        callbacks=callbacks,
+        plugins=[*plugins, *cluster],
+        enable_checkpointing=False,
+        enable_progress_bar=any(isinstance(callback, pl.callbacks.ProgressBar) for callback in callbacks),
+        default_root_dir=folder or NOWHERE,
         **settings,
     )

@@ -8,28 +8,27 @@ from typing import Any
 
 import pytorch_lightning as pl
 
+from handgrad.compat import begin_epochs, launched_processes
+from handgrad.data.base import datamodule_of
 from handgrad.models.linear_classifier import LinearClassifier
+from handgrad.runs.folder import BEST, LAST
 from handgrad.runs.signals import Interrupted, stopping
 
 log = logging.getLogger(__name__)
 
-# Where in an epoch a run goes on follows from global_step alone (see BlockLoader): Lightning starts that epoch anew.
-FRESH = {"ready": 0, "completed": 0, "started": 0, "processed": 0}
 
-
-class ResumableCheckpoint(pl.callbacks.Checkpoint):
+class Checkpointing(pl.Callback):
     """Saves ``last.ckpt`` after checks and ``best.ckpt``, with each classifier's best weights, at the end.
 
-    SIGTERM and SIGINT (Ctrl-C) are obeyed at the next check: ``last.ckpt`` is saved and Interrupted raised. In a
-    distributed run all processes do so together, when the first one has got the signal.
+    They go below the trainer's ``default_root_dir``, the run's folder. SIGTERM and SIGINT (Ctrl-C) are obeyed at the
+    next check: ``last.ckpt`` is saved and Interrupted raised. In a distributed run all processes do so together, when
+    the first one has got the signal.
 
     Args:
-        folder: where the files go.
         every_seconds: least time between two saves; 0 saves after every check.
     """
 
-    def __init__(self, folder: str | Path, every_seconds: float) -> None:
-        self.folder = Path(folder)
+    def __init__(self, every_seconds: float = 5.0) -> None:
         self.every_seconds = every_seconds
 
     def setup(self, trainer: pl.Trainer, pl_module: LinearClassifier, stage: str) -> None:
@@ -41,22 +40,22 @@ class ResumableCheckpoint(pl.callbacks.Checkpoint):
     def on_train_start(self, trainer: pl.Trainer, pl_module: LinearClassifier) -> None:
         self.saved_at = time.monotonic()
         stopping.take_back()
-        log.info("Training from update %d of %d", trainer.global_step + 1, trainer.datamodule.total_updates)
+        log.info("Training from update %d of %d", trainer.global_step + 1, datamodule_of(trainer).total_updates)
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: LinearClassifier) -> None:
         """Saves the best weights here: a run that was killed after its last update has no end of training any more."""
         stopping.take_back()
         with pl_module.best():
-            trainer.save_checkpoint(self.folder / "best.ckpt", weights_only=True)
+            trainer.save_checkpoint(Path(trainer.default_root_dir) / BEST, weights_only=True)
 
     def on_exception(self, trainer: pl.Trainer, pl_module: LinearClassifier, exception: BaseException) -> None:
         """Ends the other processes of a distributed run, which would wait for this one for ever."""
         stopping.put_off = False
-        others = getattr(trainer.strategy.launcher, "procs", [])
+        others = launched_processes(trainer)
         for process in others:
             process.send_signal(signal.SIGKILL)
             process.wait()
-        others.clear()  # of Lightning's watchman, who would kill this process because of them
+        others.clear()
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: LinearClassifier) -> None:
         stopping.signal = trainer.strategy.broadcast(stopping.signal)
@@ -74,16 +73,12 @@ class ResumableCheckpoint(pl.callbacks.Checkpoint):
     def obey(self, trainer: pl.Trainer) -> None:
         """Raises Interrupted if a signal has come."""
         if stopping.signal is not None:
-            raise Interrupted(stopping.signal, self.folder.parent, trainer.global_step)
+            raise Interrupted(stopping.signal, Path(trainer.default_root_dir), trainer.global_step)
 
     def save_last(self, trainer: pl.Trainer) -> None:
         if trainer.logger:
             trainer.logger.save()  # so that the curves on disk reach at least as far as the checkpoint
-        trainer.save_checkpoint(self.folder / "last.ckpt", weights_only=False)
+        trainer.save_checkpoint(Path(trainer.default_root_dir) / LAST, weights_only=False)
 
     def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: LinearClassifier, checkpoint: dict[str, Any]) -> None:
-        fit = checkpoint["loops"]["fit_loop"]
-        epochs = trainer.global_step // trainer.datamodule.batches
-        fit["epoch_progress"] = {scope: dict.fromkeys(FRESH, epochs) for scope in ("total", "current")}
-        progress = fit["epoch_loop.batch_progress"]
-        fit["epoch_loop.batch_progress"] = {**progress, "total": FRESH, "current": FRESH, "is_last_batch": False}
+        begin_epochs(checkpoint, trainer.global_step // datamodule_of(trainer).batches)

@@ -1,14 +1,15 @@
+"""A sweep's jobs and their results in one table."""
+
 import csv
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
-from PIL import Image
-from tensorboard.backend.event_processing.event_file_loader import LegacyEventFileLoader
 
-from handgrad.plots.sweep_summary import draw_sweep, read_jobs, sweep_report, swept_keys
+from handgrad.cli.endings import sum_up
 from handgrad.runs.checkpoint import WholeCheckpointIO
+from handgrad.runs.sweep import read_jobs
 from tests.report.conftest import write_results
 
 
@@ -32,7 +33,7 @@ def sweep(tmp_path: Path) -> Path:
 
 
 def test_one_table_holds_every_job_the_failed_one_too(sweep):
-    printed = sweep_report(sweep).splitlines()
+    printed = sum_up(sweep).splitlines()
     with open(sweep / "results.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["status"] for row in rows] == ["ok", "ok", "failed", "ok"]
@@ -45,37 +46,6 @@ def test_one_table_holds_every_job_the_failed_one_too(sweep):
     assert len({line.rindex(line.split()[-1]) + len(line.split()[-1]) for line in printed if "failed" not in line}) == 1
 
 
-def test_pictures_are_written_and_logged(sweep):
-    sweep_report(sweep)
-    (events,) = sweep.glob("events.out.tfevents.*")
-    logged = {}
-    for event in LegacyEventFileLoader(str(events)).Load():
-        logged |= {v.tag: (v.image.height, v.image.width) for v in event.summary.value if v.HasField("image")}
-    for name in ("sweep", "weights"):
-        with Image.open(sweep / f"{name}.png") as image:
-            assert logged[name] == (image.height, image.width)
-
-
-def test_one_swept_number_gets_an_axis_and_failed_jobs_a_cross(sweep):
-    jobs = read_jobs(sweep)
-    assert swept_keys(jobs) == ["l2"]
-    upper, lower = draw_sweep(jobs, ["l2"]).axes
-    assert lower.get_xscale() == "symlog"
-    assert lower.get_xlabel() == "l2"
-    assert [tick.get_text() for tick in lower.get_xticklabels()] == ["0", "0.002", "0.02", "2"]
-    points, failed = upper.lines
-    assert points.get_xdata().tolist() == [0, 0.002, 2]
-    assert list(failed.get_xdata()) == [0.02]
-
-
-def test_several_swept_keys_are_named(tmp_path):
-    for number, task in enumerate(("softmax", "logistic")):
-        write_job(tmp_path, number, [f"task={task}", f"lr=0.{number + 1}"])
-    assert sweep_report(tmp_path).splitlines()[2].startswith("task=logistic, lr=0.2")
-    _, lower = draw_sweep(read_jobs(tmp_path), ["task", "lr"]).axes
-    assert [tick.get_text() for tick in lower.get_xticklabels()] == ["task=softmax, lr=0.1", "task=logistic, lr=0.2"]
-
-
 def test_jobs_stand_in_the_order_of_the_sweep(tmp_path):
     for number, l2 in enumerate((10, 9, 2)):
         write_job(tmp_path, number, [f"l2={l2}"])
@@ -83,15 +53,15 @@ def test_jobs_stand_in_the_order_of_the_sweep(tmp_path):
 
 
 def test_nothing_breaks_it(tmp_path):
-    assert sweep_report(tmp_path) == f"{tmp_path}: no jobs"
+    assert sum_up(tmp_path) == f"{tmp_path}: no jobs"
     write_job(tmp_path, 0, ["l2=1"], failed=True)
-    assert sweep_report(tmp_path).splitlines()[-1].split()[-1] == "failed"
+    assert sum_up(tmp_path).splitlines()[-1].split()[-1] == "failed"
     damaged = write_job(tmp_path, 1, ["l2=2"])
     (damaged / "checkpoints" / "best.ckpt").write_bytes(b"damaged")
     (damaged / ".hydra" / "hydra.yaml").unlink()
     half = write_job(tmp_path, 2, ["l2=3"])
     (half / "results.csv").write_text("")
     assert [job.status for job in read_jobs(tmp_path)] == ["failed", "failed", "ok"]
-    sweep_report(tmp_path)
+    sum_up(tmp_path)
     assert (tmp_path / "sweep.png").is_file()
     assert not (tmp_path / "weights.png").exists()

@@ -2,7 +2,7 @@
 
 import pytest
 
-from handgrad.models.speculation import Part, Speculation
+from handgrad.training.pipeline import Part, Pipeline
 from tests.conftest import results
 from tests.test_resume import WORDS, assert_same_state
 
@@ -13,8 +13,8 @@ def valid(monkeypatch) -> list[bool]:
     valid: list[bool] = []
     is_valid = Part.is_valid
 
-    def watched(self):
-        valid.append(is_valid(self))
+    def watched(self, active):
+        valid.append(is_valid(self, active))
         return valid[-1]
 
     monkeypatch.setattr(Part, "is_valid", watched)
@@ -27,7 +27,7 @@ def plain(run, monkeypatch):
 
     def plain(*words, name):
         with monkeypatch.context() as context:
-            context.setattr("handgrad.callbacks.threads.Speculation", lambda model, ahead: None)
+            context.setattr("handgrad.fit.pipeline", lambda solver, *_: Pipeline(solver, 1, side_by_side=False))
             return run(*words, name=name)
 
     return plain
@@ -49,7 +49,7 @@ def test_ahead_gives_the_bits_of_the_plain_loop(optimizer, threads, run, plain, 
 
 def test_the_parts_of_a_path_train_what_the_whole_does(run, plain, monkeypatch):
     """To rounding only: how a sum in a matrix product is split follows from its shape."""
-    monkeypatch.setattr(Speculation, "OUTPUTS", 20)  # two classifiers and one
+    monkeypatch.setattr("handgrad.training.pipeline.OUTPUTS_OF_A_PART", 20)  # two classifiers and one
     for name, optimizer in (("sgd", ()), ("adam", ("optimizer=adam", "lr=0.0005"))):
         words = [word for word in WORDS if not (optimizer and word.startswith(("optimizer", "lr")))]
         words += [*optimizer, "trainer.precision=64-true", "epochs=3", "patience=2"]

@@ -1,0 +1,199 @@
+"""A run's configuration: composed from conf/ and words, and checked before anything is built or read."""
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, cast
+from uuid import uuid4
+
+from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.utils import configure_log
+from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
+
+from handgrad.cli import settings
+from handgrad.cli.settings import SETTINGS, is_whole
+from handgrad.errors import InputError, nearest
+
+CONF = Path(__file__).parents[3] / "conf"
+
+TARGETS = {
+    "handgrad.callbacks.checkpointing.Checkpointing",
+    "handgrad.callbacks.curves.Curves",
+    "handgrad.callbacks.divergence_check.DivergenceCheck",
+    "handgrad.callbacks.early_stopping.PathEarlyStopping",
+    "handgrad.callbacks.gradient_check.GradientCheck",
+    "handgrad.callbacks.progress_bar.UpdateProgressBar",
+    "handgrad.callbacks.weight_images.WeightImages",
+    "handgrad.data.mnist.MNISTDataModule",
+    "handgrad.loggers.tensorboard.TensorBoardPathLogger",
+    "handgrad.models.logistic_regression.LogisticRegression",
+    "handgrad.models.softmax_regression.SoftmaxRegression",
+    "handgrad.solvers.adam.Adam",
+    "handgrad.solvers.sgd.SGD",
+}
+DEFAULTS = {"data.digits"}  # linked to another key, but may be set by itself
+SECTIONS = ("task", "data", "optimizer", "trainer", "callbacks")
+
+
+def folder_name(name: str) -> str:
+    """Returns ``name`` as the name of one folder: no separators, at most 120 characters."""
+    name = re.sub(r"[^\w.,=+\-\[\]]", "_", name).lstrip(".")
+    return name if len(name) <= 120 else f"{name[:110]}_{sha256(name.encode()).hexdigest()[:9]}"
+
+
+def register() -> None:
+    """Tells Hydra what conf/ uses: the settings' classes; the resolvers ``unique``, ``folder_name`` and ``about``."""
+    settings.register()
+    OmegaConf.register_new_resolver("unique", lambda: uuid4().hex[:6], use_cache=True, replace=True)
+    OmegaConf.register_new_resolver("folder_name", folder_name, replace=True)
+    OmegaConf.register_new_resolver("about", about, replace=True)
+
+
+def about(what: str) -> str:
+    """Returns a part of ``--help``: ``groups`` or ``settings``."""
+    if what == "groups":
+        options: dict[str, list[str]] = {}
+        for path in sorted(CONF.glob("*/*.yaml")):
+            options.setdefault(path.parent.name, []).append(path.stem)
+        return "\n".join(f"  {group}: {', '.join(names)}" for group, names in options.items())
+    width = max(map(len, SETTINGS))
+    accepted = {key: f" ({found.accepted})" if found.accepted else "" for key, found in SETTINGS.items()}
+    return "\n".join(f"  {key:{width}}  {found.help}{accepted[key]}" for key, found in SETTINGS.items())
+
+
+def composed(words: Sequence[str], folder: Path, log: bool = False) -> DictConfig:
+    """Returns the configuration that ``words`` make of conf/, for a run in ``folder``, and tells Hydra of it.
+
+    Args:
+        log: whether to log into the folder from now on.
+    """
+    register()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose("config", list(words), return_hydra_config=True)
+    cfg.hydra.runtime.output_dir = cfg.hydra.run.dir = str(folder)
+    cfg.hydra.runtime.cwd = str(Path.cwd())  # where Lightning starts the others of a distributed run
+    HydraConfig.instance().set_config(cfg)
+    if log:
+        configure_log(cfg.hydra.job_logging)
+    with open_dict(cfg):
+        del cfg["hydra"]
+    return cfg
+
+
+def resolved(cfg: DictConfig) -> dict[str, Any]:
+    """Returns the whole configuration as plain values."""
+    return plain(cfg, resolve=True)
+
+
+def plain(cfg: Any, resolve: bool = False) -> dict[str, Any]:
+    """Returns a configuration, of which the top is a dictionary, as plain values."""
+    return cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=resolve))
+
+
+def identity(cfg: DictConfig) -> dict[str, Any]:
+    """Returns what a run is told by: every value by dotted key, without those that conf/ links to another key."""
+    found = dict(leaves(plain(cfg)))
+    linked = {key for key in found if "." in key and is_link(found[key]) and key not in DEFAULTS}
+    return {key: value for key, value in leaves(resolved(cfg)) if key not in linked}
+
+
+def is_link(value: Any) -> bool:
+    return isinstance(value, str) and value.startswith("${")
+
+
+def l2_path(cfg: DictConfig) -> list[float]:
+    """Returns ``l2`` as a list, a single value as a path of length one."""
+    return [float(value) for value in cfg.l2] if isinstance(cfg.l2, ListConfig) else [float(cfg.l2)]
+
+
+def check(cfg: DictConfig, of_sweep: bool = False) -> None:
+    """Checks ranges and combinations; types are OmegaConf's.
+
+    Raises:
+        InputError: one line that names the key, what was found and what is accepted.
+    """
+    check_targets(resolved(cfg))
+    for name in SECTIONS:
+        if not isinstance(cfg.get(name), DictConfig):
+            raise InputError(f"{name}={cfg.get(name)}: accepted is an option of the group, by its name in conf/{name}/")
+    check_links(cfg)
+    check_ranges(cfg)
+    check_combinations(cfg, of_sweep)
+
+
+def check_ranges(cfg: DictConfig) -> None:
+    """Raises an InputError if a setting does not accept its value."""
+    for key, found in SETTINGS.items():
+        value = OmegaConf.select(cfg, key)
+        if "." in key and value is None:
+            continue  # another option of the group is chosen, which has no such key
+        value = OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
+        if not found.accepts(value):
+            raise InputError(refusal(key, value))
+
+
+def refusal(key: str, value: Any) -> str:
+    """Returns the line that says what a setting accepts."""
+    return f"{key}={written(value)}: accepted is {SETTINGS[key].accepted}"
+
+
+def written(value: Any) -> str:
+    """Returns a value as a user would type it."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def check_combinations(cfg: DictConfig, of_sweep: bool) -> None:
+    path = l2_path(cfg)
+    if len(set(path)) < len(path):
+        raise InputError(f"l2={path}: the values of a path must differ from one another")
+    if cfg.optimizer.get("momentum") == 0 and cfg.lr * max(path) >= 2:
+        raise InputError(
+            f"lr={cfg.lr:g} with l2={max(path):g}: an SGD step multiplies the weights by 1 - lr * l2 = "
+            f"{1 - cfg.lr * max(path):g} and diverges; accepted is lr * l2 < 2"
+        )
+    if is_whole(cfg.trainer.devices) and cfg.batch_size < cfg.trainer.devices:
+        raise InputError(
+            f"batch_size={cfg.batch_size}: accepted with trainer.devices={cfg.trainer.devices} is that or more; "
+            f"each mini-batch is shared out"
+        )
+    if of_sweep and cfg.trainer.devices != 1:
+        raise InputError(
+            f"trainer.devices={cfg.trainer.devices}: accepted in a sweep is 1; each process would run it all"
+        )
+
+
+def check_links(cfg: DictConfig) -> None:
+    """Raises an InputError if a key that conf/ links to another one, like ``optimizer.lr`` to ``lr``, is set by itself.
+
+    Otherwise a run would not be what its results say it is.
+    """
+    found = dict(leaves(plain(cfg)))
+    for file in sorted(CONF.glob("*/*.yaml")):
+        for key, link in leaves(plain(OmegaConf.load(file)), f"{file.parent.name}."):
+            if is_link(link) and key not in DEFAULTS and found.get(key, link) != link:
+                raise InputError(
+                    f"{key}={written(found[key])}: not to be set by itself; set {link.strip('${}')} instead"
+                )
+
+
+def leaves(node: Mapping[str, Any], place: str = "") -> Iterator[tuple[str, Any]]:
+    """Yields the dotted key and the value of everything in ``node`` that is no dictionary itself."""
+    for key, value in node.items():
+        if isinstance(value, Mapping):
+            yield from leaves(value, f"{place}{key}.")
+        else:
+            yield f"{place}{key}", value
+
+
+def check_targets(node: Any, place: str = "") -> None:
+    """Raises an InputError if a resolved configuration names a class other than those of this project."""
+    if isinstance(node, dict | list):
+        for key, value in node.items() if isinstance(node, dict) else enumerate(node):
+            check_targets(value, f"{place}.{key}".lstrip("."))
+    elif (place.rpartition(".")[2] == "_target_" and node not in TARGETS) or "${" in str(node):
+        raise InputError(f"{place}={node}: accepted is a class of this project{nearest(node, TARGETS)}")

@@ -1,0 +1,124 @@
+"""How a run and a sweep end: errors as one line, what is left of them, and the command that goes on."""
+
+import logging
+import re
+import shlex
+import shutil
+import signal
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import yaml
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig
+
+from handgrad.cli.messages import one_line
+from handgrad.files import replace_file
+from handgrad.runs.folder import FAILED, RESULTS, RunFolder
+from handgrad.runs.signals import Interrupted, is_first_process
+from handgrad.runs.sweep import as_csv, read_jobs, swept_keys, table, unfinished
+
+log = logging.getLogger(__name__)
+
+failures: list[str] = []  # of the runs in this process, a line each
+sweeping: list[Path] = []  # the folder of the sweep under way, if any
+
+
+@contextmanager
+def one_run(run: RunFolder, of_sweep: bool = False) -> Iterator[None]:
+    """Owns a run's folder; tells of the run's error in one line and remembers it, so that a sweep goes on.
+
+    Unusable input leaves no folder behind, except in a sweep, which keeps the reason in ``failed.txt``.
+
+    Of a distributed run only the first process speaks, and tells an error of the user's making: it meets them all.
+
+    Raises:
+        InputError: another process trains in this folder.
+    """
+    if is_first_process():
+        with run.owned(), told(run, of_sweep):
+            run.forget_failure()
+            yield
+    else:
+        logging.getLogger().setLevel(logging.ERROR)
+        with told(run, of_sweep):
+            yield
+
+
+@contextmanager
+def told(run: RunFolder, of_sweep: bool) -> Iterator[None]:
+    """Turns an error into a line, and into what it leaves in the folder; see ``one_run``."""
+    try:
+        yield
+    except Interrupted as stop:
+        if run.has_checkpoint:
+            stop.folder = run.path  # also when it was evaluating, after its training
+        raise
+    except Exception as error:
+        line = one_line(error)
+        said = line or traceback.format_exc().strip()
+        failures.append(said)
+        if line and not is_first_process():
+            return
+        log.error("error: %s%s", f"{run.path.name}: " if of_sweep else "", said)
+        if line and run.is_empty and not of_sweep:
+            logging.shutdown()
+            shutil.rmtree(run.path)
+        else:
+            run.fail(said)
+
+
+def tell_stopped(stop: Interrupted) -> None:
+    """Says where a run or a sweep was stopped, and the command that goes on."""
+    name = signal.Signals(stop.number).name
+    if sweeping:
+        given = yaml.safe_load((sweeping[-1] / "multirun.yaml").read_text())["hydra"]["overrides"]
+        words = [*given["task"], *(word for word in given["hydra"] if re.match(r"hydra[/.]launcher\b", word))]
+        print(f"\nStopped by {name}. Runs of the sweep that have not finished:", file=sys.stderr)
+        for overrides in unfinished(sweeping[-1]):
+            print(f"  {' '.join(overrides)}", file=sys.stderr)
+        print(f"Go on with:\n  python train.py -m {shlex.join([*words, 'resume=true'])}", file=sys.stderr)
+    elif stop.folder:
+        saved = f" after {stop.step} updates; all is saved" if stop.step else ""
+        print(f"\nStopped by {name}{saved}. Go on with:", file=sys.stderr)
+        print(f"  python train.py resume={shlex.quote(str(RunFolder(stop.folder)))}", file=sys.stderr)
+    else:
+        print(f"\nStopped by {name} before training began", file=sys.stderr)
+
+
+class SweepEnd(Callback):
+    """Sums a sweep up, in a table and pictures, when all its runs have ended; the exit code is 1 if any failed."""
+
+    def on_multirun_start(self, config: DictConfig, **kwargs) -> None:
+        sweeping.append(Path(config.hydra.sweep.dir))
+
+    def on_multirun_end(self, config: DictConfig, **kwargs) -> None:
+        folder = sweeping.pop()
+        failed = sorted(folder.glob(f"*/{FAILED}"))
+        failures.extend(file.parent.name for file in failed)
+        try:
+            print(f"\n{sum_up(folder)}\nFiles: {RunFolder(folder)}")
+        except Exception as error:  # Hydra would make a warning of it
+            failures.append(one_line(error) or traceback.format_exc().strip())
+            print(f"error: {failures[-1]}", file=sys.stderr)
+        for file in failed:
+            print(f"failed: {file.parent.name}: {file.read_text().strip().splitlines()[-1]}", file=sys.stderr)
+
+
+def sum_up(folder: Path) -> str:
+    """Writes ``results.csv`` and pictures into a sweep's folder; returns the results as an aligned table.
+
+    A job without a readable ``results.csv`` counts as failed: it gets a row with that status and nothing measured.
+    """
+    from handgrad.plots.sweep_pictures import write_pictures  # loads matplotlib
+
+    jobs = read_jobs(folder)
+    if not jobs:
+        return f"{folder}: no jobs"
+    keys = swept_keys(jobs)
+    replace_file(folder / RESULTS, as_csv(jobs).encode())
+    write_pictures(folder, jobs, keys)
+    return table(jobs, keys)

@@ -1,0 +1,73 @@
+"""Every private name of torch, Lightning and Hydra that is used, and why; tests/test_compat.py guards each.
+
+Written for torch 2.14.1 and pytorch-lightning 2.6.6. What takes an object of Lightning's does not import it.
+"""
+
+import warnings
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import _engine_run_backward
+
+# Whether the call stands inside a transform of torch.func. torch says so by no public name, and a Function whose
+# forward has a ctx, which is 7 us quicker to call, is refused there.
+functorch_is_active: Callable[[], bool] = torch._C._are_functorch_transforms_active
+
+# Switches forward mode on again inside a Function's jvp, where torch switches it off (pytorch issue 197867).
+forward_mode = torch.autograd.forward_ad._set_fwd_grad_enabled
+
+
+def quick_grad(output: Tensor, inputs: tuple[Tensor, ...], grad_output: Tensor) -> tuple[Tensor, ...]:
+    """``torch.autograd.grad(output, inputs, grad_output)`` without its checks, which cost an eighth of an update."""
+    return _engine_run_backward((output,), (grad_output,), False, False, inputs, False, accumulate_grad=False)
+
+
+def bare_step(optimizer: torch.optim.Optimizer) -> Callable[[], Any]:
+    """Returns ``optimizer.step`` without torch's profiler hook around it, which costs a seventh of an update.
+
+    Hooks registered with the optimizer are left out with it.
+    """
+    step: Any = type(optimizer).step
+    return partial(step.__wrapped__, optimizer)
+
+
+def count_updates(trainer: Any, updates: int) -> None:
+    """Moves a Trainer's ``global_step`` on: under manual optimization it counts calls of Lightning's own optimizers.
+
+    Those ask every callback six times per update, as long as the update itself takes.
+    """
+    progress = trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress
+    for count in (progress.total, progress.current):
+        count.ready += updates
+        count.completed += updates
+
+
+def begin_epochs(checkpoint: dict[str, Any], epochs: int) -> None:
+    """Makes Lightning's part of a checkpoint say that ``epochs`` are behind and the next has just begun.
+
+    Where in an epoch a run goes on follows from ``global_step`` alone; Lightning's own counts cannot say it.
+    """
+    fresh = {"ready": 0, "completed": 0, "started": 0, "processed": 0}
+    fit = checkpoint["loops"]["fit_loop"]
+    fit["epoch_progress"] = {scope: dict.fromkeys(fresh, epochs) for scope in ("total", "current")}
+    progress = fit["epoch_loop.batch_progress"]
+    fit["epoch_loop.batch_progress"] = {**progress, "total": fresh, "current": fresh, "is_last_batch": False}
+
+
+def launched_processes(trainer: Any) -> list[Any]:
+    """Returns the processes of a distributed run that this process started.
+
+    Taking one out of the list hides it from Lightning's watchman, who would kill this process because of it.
+    """
+    return getattr(trainer.strategy.launcher, "procs", [])
+
+
+def ignore_known_warnings() -> None:
+    """Keeps quiet about what is meant to be so, or what the user cannot mend."""
+    # Lightning uses what torch calls deprecated.
+    warnings.filterwarnings("ignore", message=".isinstance.treespec, LeafSpec", category=FutureWarning)
+    # The solver has the optimizers; Lightning knows none.
+    warnings.filterwarnings("ignore", message=".LightningModule.configure_optimizers. returned .None.")

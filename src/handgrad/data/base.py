@@ -1,0 +1,142 @@
+"""What every data source shares: the sets as tensors in memory, and the loaders over them."""
+
+from collections.abc import Sequence
+from numbers import Integral
+from typing import Any, TypeGuard
+
+import numpy as np
+import pytorch_lightning as pl
+
+from handgrad.data.blocks import BlockLoader, Samples, WholeSets
+from handgrad.errors import InputError
+
+
+class LinearDataModule(pl.LightningDataModule):
+    """Linear classification data ``input (N, D)`` and ``target (N,)`` int64 in 0..C-1.
+
+    A subclass says in ``read`` where the sets come from, and before that names ``classes`` and ``num_features``.
+
+    Args:
+        shuffle: a new order of the training samples in every epoch.
+        batch_size: samples per update; the last, partial batch of an epoch is dropped.
+        seed: of the shuffling, at least 0.
+        epochs: passes over the training set.
+        train_size: how many samples of the training set are used, from its start; None: all.
+
+    Attributes:
+        classes: the classes' names, by index: numbers or text.
+        num_features: D.
+        feature_names: the features' names, by index; None: they have none.
+        scaling: how features come from what is stored, in words; None: they are what is stored.
+        train, val, test: ``(input, target)`` after ``setup``; None before it, and where there is no such set.
+        batches: updates per epoch, after ``setup`` as the next two are.
+        check_interval: updates between two validations, a fifth of an epoch but at least one.
+        total_updates: updates in all epochs.
+
+    Raises:
+        InputError: an argument is not as described, in ``setup`` a batch larger than the training set or data that
+            cannot be had.
+    """
+
+    classes: Sequence[int | str]
+    num_features: int
+    feature_names: Sequence[str] | None = None
+    scaling: str | None = None
+
+    def __init__(
+        self, *, shuffle: bool, batch_size: int, seed: int, epochs: int, train_size: int | None = None
+    ) -> None:
+        super().__init__()
+        if not isinstance(shuffle, bool):  # a word such as 'no' would count as true
+            raise InputError(f"shuffle={shuffle!r}: accepted are true and false")
+        self.shuffle = shuffle
+        self.batch_size = whole_number("batch_size", batch_size, least=1)
+        self.seed = whole_number("seed", seed, least=0)
+        self.epochs = whole_number("epochs", epochs, least=1)
+        self.train_size = None if train_size is None else whole_number("train_size", train_size, least=1)
+        self.train: Samples | None = None
+        self.val: Samples | None = None
+        self.test: Samples | None = None
+        self.batches = self.check_interval = self.total_updates = 0
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.classes)
+
+    def read(self) -> dict[str, Samples]:
+        """Returns the sets ``train`` and ``val``, and ``test`` where there is one."""
+        raise NotImplementedError
+
+    def about(self) -> dict[str, Any]:
+        """Returns what a saved model must say of the data it was trained on."""
+        names = ("classes", "num_features", "feature_names", "scaling")
+        return {name: getattr(self, name) for name in names}
+
+    def setup(self, stage: str | None = None) -> None:
+        """Reads the sets, the same for every ``stage``; a second call does nothing."""
+        if self.batches:
+            return
+        for name, found in self.read().items():
+            setattr(self, name, found)
+        assert self.train is not None, "read() has no training set"
+        samples = len(self.train[1])
+        if self.train_size is not None:
+            if self.train_size > samples:
+                raise InputError(f"train_size={self.train_size}: accepted are 1 to {samples}, or null for all")
+            input, target = self.train
+            self.train = input[: self.train_size].clone(), target[: self.train_size].clone()
+            samples = self.train_size
+        if self.batch_size > samples:
+            raise InputError(f"batch_size={self.batch_size}: accepted are 1 to {samples}, the size of the training set")
+        self.batches = samples // self.batch_size
+        self.check_interval = max(1, self.batches // 5)
+        self.total_updates = self.epochs * self.batches
+
+    def _on_device(self, name: str) -> Samples:
+        """Returns a set, moved to the trainer's device for good: there are no transfers while training."""
+        input, target = getattr(self, name)
+        if self.trainer is not None:
+            device = self.trainer.strategy.root_device
+            input, target = input.to(device), target.to(device)
+            setattr(self, name, (input, target))
+        return input, target
+
+    def train_dataloader(self) -> BlockLoader:
+        """Returns the loader of the blocks of mini-batches between two validations."""
+        trainer = self.trainer
+        return BlockLoader(
+            *self._on_device("train"),
+            batch_size=self.batch_size,
+            epochs=self.epochs,
+            check_interval=self.check_interval,
+            shuffle=self.shuffle,
+            seed=self.seed,
+            step=lambda: trainer.global_step if trainer else 0,
+            rank=trainer.global_rank if trainer else 0,
+            world_size=trainer.world_size if trainer else 1,
+        )
+
+    def val_dataloader(self) -> WholeSets:
+        """Returns the validation set and the training set, ``val`` and ``train``, as one batch."""
+        return WholeSets({name: self._on_device(name) for name in ("val", "train")})
+
+    def test_dataloader(self) -> WholeSets:
+        """Returns ``train``, ``val`` and, where there is one, ``test``, as one batch."""
+        names = ("train", "val") if self.test is None else ("train", "val", "test")
+        return WholeSets({name: self._on_device(name) for name in names})
+
+
+def datamodule_of(trainer: Any) -> LinearDataModule:
+    """Returns the data that a Trainer was given, which Lightning's own types do not know of."""
+    return trainer.datamodule
+
+
+def whole_number(name: str, value: object, least: int) -> int:
+    """Returns ``value`` as an int; raises an InputError that names it unless it is a whole number from ``least``."""
+    if not is_whole(value) or value < least:
+        raise InputError(f"{name}={value!r}: accepted is a whole number from {least}")
+    return int(value)
+
+
+def is_whole(value: object) -> TypeGuard[int | np.integer]:
+    return isinstance(value, Integral) and not isinstance(value, bool)

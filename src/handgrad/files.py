@@ -1,0 +1,69 @@
+"""Files that are whole or absent, and locks that end with their process."""
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+NO_LOCKS = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL}  # what file systems say
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Writes ``content`` to ``path`` so that at any moment the old file or the whole new one is there.
+
+    Raises:
+        OSError: it could not be written; the old file is untouched.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        with suppress(OSError):
+            temporary.unlink()
+        raise
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def remove_stale(folder: Path, name: str = "*") -> None:
+    """Removes what killed processes have left of a file ``name``, or of any; for who alone writes there."""
+    for stale in folder.glob(f".{name}.*.tmp"):
+        stale.unlink(missing_ok=True)
+
+
+@contextmanager
+def locked(path: Path, wait: bool = False) -> Iterator[bool]:
+    """Holds the lock file ``path``, which the process gives up when it ends, however it ends.
+
+    On a file system without locks it holds nothing, and says nothing.
+
+    Args:
+        wait: until another process gives it up.
+
+    Yields:
+        Whether it is held; false if another process has it.
+    """
+    lock = FileLock(path, timeout=-1 if wait else 0, fallback_to_soft=False)
+    try:
+        lock.acquire()
+    except Timeout:
+        yield False
+        return
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
+    try:
+        yield True
+    finally:
+        lock.release()

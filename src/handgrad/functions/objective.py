@@ -1,0 +1,257 @@
+"""What is minimized: a mean loss and an L2 penalty; its value, its gradient and its Hessian-vector product."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from handgrad.compat import quick_grad
+from handgrad.functions.l2_penalty import add_l2_gradient, l2_penalty
+from handgrad.functions.linear_binary_cross_entropy import linear_binary_cross_entropy
+from handgrad.functions.linear_cross_entropy import linear_cross_entropy
+from handgrad.functions.linear_map import linear_map
+from handgrad.functions.samples import at_least_float32, sample_shares
+
+
+def softmax_curvature(z: Tensor, u: Tensor) -> Tensor:
+    """Returns ``dp[l, k, n] = p (u - sum_k p u)``, (L, K, N): how p - y moves as the logits z move along u."""
+    p = torch.softmax(z, 1, dtype=at_least_float32(z))
+    return p * (u - (p * u).sum(1, keepdim=True))
+
+
+def sigmoid_curvature(z: Tensor, u: Tensor) -> Tensor:
+    """Returns ``dp[l, k, n] = p (1 - p) u``, (L, K, N), with p(-z) for 1 - p, which would cancel where p is near 1."""
+    z = z.to(at_least_float32(z))
+    return torch.sigmoid(z) * torch.sigmoid(-z) * u
+
+
+class Loss(NamedTuple):
+    """A loss as the objective needs it.
+
+    Shapes: function (input (N, D), weight (L, K, D), target (N,), bias (L, K), sample_weight (N,) or None) -> C (L,),
+    logits (L, N, K); curvature (z (L, K, N), u (L, K, N)) -> the derivative of p - y along u, (L, K, N).
+    """
+
+    function: Callable[..., tuple[Tensor, Tensor]]
+    curvature: Callable[[Tensor, Tensor], Tensor]
+
+
+SOFTMAX = Loss(linear_cross_entropy, softmax_curvature)
+LOGISTIC = Loss(linear_binary_cross_entropy, sigmoid_curvature)
+
+
+class Part(NamedTuple):
+    """Rows that are evaluated at once, and what they count in the mean over all rows of all processes."""
+
+    fraction: float
+    sample_weight: Tensor | None
+    tensors: tuple[Tensor, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Objective:
+    r"""The objectives of L classifiers that look at the same samples: J[l] = C[l] + l2[l] R[l] (seed eq. 38).
+
+    Shapes: N samples, D features, K outputs, counted by n, i and k; l counts the classifiers. r[n] is 1/N, or
+    s[n] / sum_n s[n] with s the sample weights, the sum running over the samples of all processes. R[l] is
+    1/2 sum weight[l]^2, and 1/2 sum bias[l]^2 more if the bias is penalized.
+
+    Gradient: that of C is the loss's own derived backward, that of R is (45). With g[l] what arrives for J[l]::
+
+        dweight[l, k, i] = g[l] (sum_n r[n] (p[l, k, n] - y[n, k]) input[n, i] + l2[l] weight[l, k, i])
+        dbias[l, k]      = g[l] sum_n r[n] (p[l, k, n] - y[n, k])                        (+ l2[l] bias[l, k] inside)
+
+    Hessian-vector product: the gradient's derivative along v for the weight and c for the bias. Of its terms p and the
+    penalty's depend on them; p through the logits, which move by u::
+
+        u[l, k, n]  = sum_i v[l, k, i] input[n, i] + c[l, k]
+        dp[l, k, n] = p (u - sum_k p u)   softmax;        p (1 - p) u   sigmoid
+        Hv[l, k, i] = sum_n r[n] dp[l, k, n] input[n, i] + l2[l] v[l, k, i]
+        Hc[l, k]    = sum_n r[n] dp[l, k, n]                                              (+ l2[l] c[l, k])
+
+    Chunks and processes: each sum over n is the sum of those over parts of the samples. A loss of a part divides by the
+    part's own weights, hence counts by their fraction of all.
+
+    Every method takes weight (L, K, D), bias (L, K), input (N, D) of any floating dtype (cast to that of weight, chunk
+    by chunk), target (N,) of int64 and sample_weight (N,) of any floating dtype or None. All results are of the samples
+    of all processes, the same in each. A method raises what the loss raises, and a ValueError where sample weights of
+    several chunks or processes add up to 0; in one chunk they are not looked at, and J is NaN.
+
+    Args:
+        loss: SOFTMAX or LOGISTIC.
+        l2: (L,), each >= 0, floating point. Where all are 0 as the objective is made, the penalty is left out.
+        penalize_bias: whether R counts the bias too.
+        rows: samples per chunk, which bounds the memory; None: all at once.
+        total: adds a tensor up over the processes that share the samples, in place or not, and returns the sum; each
+            process calls a method with its own samples. None: one process.
+
+    Raises:
+        ValueError: l2 is not of shape (L,), or rows is below 1.
+    """
+
+    loss: Loss
+    l2: Tensor
+    penalize_bias: bool = False
+    rows: int | None = None
+    total: Callable[[Tensor], Tensor] | None = None
+    penalized: bool = field(init=False)  # whether any l2 is not 0
+
+    def __post_init__(self) -> None:
+        if self.l2.dim() != 1:
+            raise ValueError(f"l2 has shape {tuple(self.l2.shape)}; expected (L,)")
+        if self.rows is not None and self.rows < 1:
+            raise ValueError(f"rows is {self.rows}; expected at least one sample per chunk")
+        object.__setattr__(self, "penalized", bool(self.l2.any()))
+
+    def penalty(self, weight: Tensor, bias: Tensor) -> Tensor:
+        """Returns ``l2 R`` (L,), in the dtype of ``weight``; differentiable."""
+        l2 = self.l2.to(weight.dtype)
+        penalty = l2_penalty(weight, l2)
+        return penalty + l2_penalty(bias, l2) if self.penalize_bias else penalty
+
+    @torch.no_grad()
+    def value(
+        self, weight: Tensor, bias: Tensor, input: Tensor, target: Tensor, sample_weight: Tensor | None = None
+    ) -> Tensor:
+        """Returns ``J`` (L,) in float64; not differentiable, see ``gradient``."""
+        parts = self._parts(None, sample_weight, input, target)
+        sums = _added_up(self._loss(weight, bias, part) for part in parts)
+        (loss,) = sums or (weight.new_zeros(len(weight), dtype=torch.float64),)
+        loss = loss if self.total is None else self.total(loss)
+        return loss + self.penalty(weight, bias).double() if self.penalized else loss
+
+    def _loss(self, weight: Tensor, bias: Tensor, part: Part) -> tuple[Tensor]:
+        input, target = part.tensors
+        loss, _ = self.loss.function(input.to(weight.dtype), weight, target, bias, _like(part.sample_weight, weight))
+        return (loss.double() * part.fraction,)
+
+    def gradient(
+        self,
+        weight: Tensor,
+        bias: Tensor,
+        input: Tensor,
+        target: Tensor,
+        sample_weight: Tensor | None = None,
+        *,
+        active: Tensor | None = None,
+        share: float | None = None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Returns ``C`` (L,) in float64, ``dJ/dweight`` (L, K, D) and ``dJ/dbias`` (L, K).
+
+        Autograd executes the losses' derived backward, whether or not it is switched on where this is called; the
+        penalty's gradient is added in place, once. With several processes one call of ``total`` adds up the three of
+        them before that, in the dtype of ``weight``: C too is of all samples, and nothing is left to be added up.
+
+        Args:
+            active: (L,), the gradient that arrives for J: 1, or 0 for a gradient of zeros; None: ones.
+            share: what the samples of this call count in the mean over those of all processes. C and its gradient are
+                scaled by it, the penalty is not. None: 1 for one process; for several, their share of the samples or of
+                the sample weights, which takes one more call of ``total``.
+        """
+        weight, bias = weight.detach().requires_grad_(), bias.detach().requires_grad_()
+        active = torch.ones_like(self.l2, dtype=weight.dtype) if active is None else active
+        parts = self._parts(share, sample_weight, input, target)
+        sums = _added_up(self._loss_and_gradient(weight, bias, active, part) for part in parts)
+        loss, dweight, dbias = sums or (
+            weight.new_zeros(len(weight), dtype=torch.float64),
+            torch.zeros_like(weight),
+            torch.zeros_like(bias),
+        )
+        if self.total is not None:
+            dweight, dbias, loss = self._over_processes(dweight, dbias, loss)
+        self._add_penalty_gradient(dweight, dbias, weight, bias, active)
+        return loss, dweight, dbias
+
+    def _loss_and_gradient(self, weight: Tensor, bias: Tensor, active: Tensor, part: Part) -> tuple[Tensor, ...]:
+        with torch.enable_grad():
+            input, target = part.tensors
+            sample_weight = _like(part.sample_weight, weight)
+            loss, _ = self.loss.function(input.to(weight.dtype), weight, target, bias, sample_weight)
+        if part.fraction == 1:
+            return loss.detach().double(), *quick_grad(loss, (weight, bias), active)
+        return loss.detach().double() * part.fraction, *quick_grad(loss, (weight, bias), active * part.fraction)
+
+    @torch.no_grad()
+    def hessian_vector_product(
+        self, weight: Tensor, bias: Tensor, v: Tensor, c: Tensor, input: Tensor, sample_weight: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Returns ``Hv`` (L, K, D) and ``Hc`` (L, K), the Hessian of J times (v, c), v like weight and c like bias.
+
+        No target is asked for: the Hessian does not depend on it.
+        """
+        parts = self._parts(None, sample_weight, input)
+        sums = _added_up(self._loss_curvature(weight, bias, v, c, part) for part in parts)
+        hv, hc = sums or (torch.zeros_like(v), torch.zeros_like(c))
+        if self.total is not None:
+            hv, hc = self._over_processes(hv, hc)
+        self._add_penalty_gradient(hv, hc, v, c, torch.ones_like(self.l2, dtype=v.dtype))  # linear: its own derivative
+        return hv, hc
+
+    def _loss_curvature(self, weight: Tensor, bias: Tensor, v: Tensor, c: Tensor, part: Part) -> tuple[Tensor, Tensor]:
+        x, s = part.tensors[0].to(weight.dtype), _like(part.sample_weight, weight)
+        z = linear_map(x, weight) + bias.unsqueeze(2)
+        u = linear_map(x, v) + c.unsqueeze(2)
+        dp = self.loss.curvature(z, u) * (part.fraction * (1 / len(x) if s is None else sample_shares(s)))
+        dp = dp.to(weight.dtype)
+        return dp @ x, dp.sum(2)
+
+    def _add_penalty_gradient(
+        self, dweight: Tensor, dbias: Tensor, weight: Tensor, bias: Tensor, active: Tensor
+    ) -> None:
+        if not self.penalized:
+            return
+        l2 = self.l2.to(weight.dtype)
+        add_l2_gradient(dweight, weight, l2, active)
+        if self.penalize_bias:
+            add_l2_gradient(dbias, bias, l2, active)
+
+    def _parts(self, share: float | None, sample_weight: Tensor | None, *tensors: Tensor) -> Iterable[Part]:
+        """Returns the chunks that have a weight."""
+        samples = len(tensors[0])
+        if sample_weight is not None and sample_weight.shape != (samples,):
+            raise ValueError(f"sample_weight has shape {tuple(sample_weight.shape)}; expected (N,) with N = {samples}")
+        if (self.rows is None or samples <= self.rows) and (self.total is None or share is not None):
+            return (Part(1.0 if share is None else share, sample_weight, tensors),)
+        return self._weighed_parts(share, sample_weight, *tensors)
+
+    def _weighed_parts(self, share: float | None, sample_weight: Tensor | None, *tensors: Tensor) -> Iterator[Part]:
+        rows = self.rows or max(len(tensors[0]), 1)
+        chunks = list(zip(*(tensor.split(rows) for tensor in tensors), strict=True))
+        weights: Sequence[Tensor | None] = [None] * len(chunks)
+        counts = [float(len(chunk[0])) for chunk in chunks]
+        if sample_weight is not None:
+            weights = sample_weight.split(rows)
+            counts = torch.stack([weight.sum(dtype=torch.float64) for weight in sample_weight.split(rows)]).tolist()
+        whole = sum(counts)
+        if share is None and self.total is not None:
+            whole = self.total(torch.tensor([whole], dtype=torch.float64, device=tensors[0].device)).item()
+        if whole == 0 and share is None:
+            raise ValueError("the samples' weights add up to 0; the mean over samples without weight does not exist")
+        for chunk, weight, count in zip(chunks, weights, counts, strict=True):
+            if count:
+                yield Part((1.0 if share is None else share) * count / whole, weight, chunk)
+
+    def _over_processes(self, *terms: Tensor) -> Iterator[Tensor]:
+        """Adds all terms up over the processes by one call, in the dtype of the first."""
+        assert self.total is not None
+        flat = self.total(torch.cat([term.flatten().to(terms[0].dtype) for term in terms]))
+        parts = flat.split([term.numel() for term in terms])
+        return (part.view(term.shape).to(term.dtype) for part, term in zip(parts, terms, strict=True))
+
+
+def _added_up(terms: Iterable[tuple[Tensor, ...]]) -> tuple[Tensor, ...] | None:
+    """Adds tuples up, in place of the first; returns None for none."""
+    sums = None
+    for term in terms:
+        if sums is None:
+            sums = term
+        else:
+            for so_far, more in zip(sums, term, strict=True):
+                so_far.add_(more)
+    return sums
+
+
+def _like(sample_weight: Tensor | None, weight: Tensor) -> Tensor | None:
+    return None if sample_weight is None else sample_weight.to(weight.dtype)

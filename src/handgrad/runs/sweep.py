@@ -1,0 +1,128 @@
+"""A sweep as a folder: its jobs, what is left of them, and their results in one table."""
+
+import csv
+import io
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from handgrad.errors import InputError
+from handgrad.runs.folder import RESULTS, WORDS, RunFolder
+from handgrad.runs.overrides import Overrides, split_words
+from handgrad.runs.results import Row
+
+SHOWN = ("steps", "best_step", "val_loss", "val_accuracy", "test_accuracy")
+
+
+class Job(NamedTuple):
+    """One run of a sweep; ``results`` is empty when it failed."""
+
+    folder: Path
+    overrides: Overrides
+    results: list[Row]
+
+    @property
+    def status(self) -> str:
+        return "ok" if self.results else "failed"
+
+    def name(self, keys: Sequence[str]) -> str:
+        """Returns what sets it apart from the other jobs."""
+        return ", ".join(f"{key}={self.overrides.get(key)}" for key in keys) or self.folder.name
+
+
+def started_with(sweep: Path) -> list[str]:
+    """Returns the words that a sweep was started with, without Hydra's own."""
+    return list(yaml.safe_load((sweep / "multirun.yaml").read_text())["hydra"]["overrides"]["task"])
+
+
+def unfinished(sweep: Path) -> list[list[str]]:
+    """Returns the words of each run of a sweep that has no results yet."""
+    finished = [sorted(RunFolder(results.parent).words()) for results in sweep.glob(f"*/{RESULTS}")]
+    return [job for job in split_words(started_with(sweep)) if sorted(job) not in finished]
+
+
+def latest_sweep(outputs: Path, words: Sequence[str]) -> Path:
+    """Returns the folder of the latest sweep below ``outputs`` that was started with these words."""
+    started = sorted(outputs.glob("**/multirun.yaml"), key=lambda path: path.stat().st_mtime)
+    for path in reversed(started):
+        if started_with(path.parent) == list(words):
+            return path.parent
+    raise InputError(f"resume=true: no sweep below {outputs}/ was started with {' '.join(words)}")
+
+
+def read_jobs(folder: Path) -> list[Job]:
+    """Returns the jobs of the sweep in ``folder``, in the order in which Hydra numbered them."""
+    found = []
+    for path in folder.glob(f"*/{WORDS}"):
+        run = RunFolder(path.parents[1])
+        try:
+            overrides, number = run.overrides(), run.job()
+        except Exception:  # whatever is wrong with the files of a job, the others are summed up
+            overrides, number = {}, None
+        job = Job(run.path, overrides, results_or_none(run))
+        found.append((math.inf if number is None else number, run.path.name, job))
+    return [job for *_, job in sorted(found, key=lambda entry: entry[:2])]
+
+
+def results_or_none(run: RunFolder) -> list[Row]:
+    """Returns the rows of a job's results; none when they are missing or unreadable."""
+    try:
+        rows = run.results()
+    except (OSError, ValueError, csv.Error):
+        return []
+    return rows if all(isinstance(row.get("val_accuracy"), float) for row in rows) else []
+
+
+def swept_keys(jobs: Sequence[Job]) -> list[str]:
+    """Returns the overrides in which the jobs differ."""
+    keys = list(dict.fromkeys(key for job in jobs for key in job.overrides))
+    return [key for key in keys if len({repr(job.overrides.get(key)) for job in jobs}) > 1]
+
+
+def as_csv(jobs: Sequence[Job]) -> str:
+    """Returns all jobs' results as the text of a CSV file: status, overrides, then what was measured."""
+    overrides = list(dict.fromkeys(key for job in jobs for key in job.overrides))
+    measured = dict.fromkeys(key for job in jobs for row in job.results for key in row)
+    text = io.StringIO()
+    columns = ["job", "status", *overrides, *(key for key in measured if key not in overrides)]
+    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
+    writer.writeheader()
+    for job in jobs:
+        for row in job.results or [{}]:
+            writer.writerow({"job": job.folder.name, "status": job.status, **job.overrides, **row})
+    return text.getvalue()
+
+
+def table(jobs: Sequence[Job], keys: Sequence[str]) -> str:
+    """Returns the results as aligned text, for people: the best weights' figures."""
+    shown = [name for name in SHOWN if any(row.get(name) is not None for job in jobs for row in job.results)]
+    paths = any(len(job.results) > 1 for job in jobs)
+    lines = [["job", *(["l2"] if paths else []), *(name.replace("_", " ") for name in shown), "‖w‖"]]
+    for job in jobs:
+        for row in job.results:
+            l2 = [f"{row.get('l2', 0.0):g}"] if paths else []
+            lines.append([job.name(keys), *l2, *(cell(row.get(name)) for name in shown), cell(norm(row))])
+        if not job.results:
+            lines.append([job.name(keys), "failed", *[""] * (len(lines[0]) - 2)])
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    aligned = ([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])] for line in lines)
+    return "\n".join("  ".join(line).rstrip() for line in aligned)
+
+
+def cell(value: float | None) -> str:
+    if value is None:
+        return ""
+    return f"{value:g}" if value == round(value) or abs(value) < 1e-3 else f"{value:.4f}"
+
+
+def norm(row: Row) -> float | None:
+    """Returns ‖w‖ of the best weights."""
+    squared = row.get("weight_norm_squared")
+    return math.sqrt(squared) if isinstance(squared, float) else None
+
+
+def is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -1,0 +1,205 @@
+"""The training loop's one room: who makes which update when, in which thread.
+
+Two threads, blocks 1, 2 and 3 of mini-batches, with a check after each::
+
+    main thread    | updates 1 |  evaluation 1  | save, draw, stop? | take 2 over |  evaluation 2  | save, draw, stop? |
+    second thread  |           | updates 2, evaluation 1 |          |             | updates 3, evaluation 2 |          |
+
+While a check evaluates what block 1 led to, block 2 is trained ahead on a copy of the parameters. When its turn comes
+the model takes the copy over; if the check stopped an entry of the path meanwhile, the copy is thrown away and block 2
+made anew. So at every check the model, its checkpoint and its pictures are what a plain loop would have there.
+
+What a check has to do, the next block's updates first, lies in one list, from which each thread takes what comes next.
+Updates have one thread each, and a long path is updated in parts: no bit depends on the number of threads.
+"""
+
+import logging
+import math
+import platform
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
+from itertools import chain, islice
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from handgrad.data.blocks import Block, Samples
+from handgrad.functions.objective import Objective
+from handgrad.solvers.protocol import Solver, State, copy_entries
+from handgrad.training.processes import cores
+
+log = logging.getLogger(__name__)
+
+OUTPUTS_OF_A_PART = 500  # L * K; smaller parts would be slowed down by one another's Python
+# What is evaluated at once: much, for threads disturb one another at every step of Python between two operations.
+LOGITS_AT_ONCE, LEAST_SAMPLES = 700_000, 1000
+
+
+class Part:
+    """The entries ``rows`` of a path, with a state of their own."""
+
+    def __init__(self, solver: Solver, objective: Objective, whole: State, rows: slice) -> None:
+        self.solver, self.rows = solver, rows
+        self.objective = replace(objective, l2=objective.l2[rows])
+        self.state = solver.init(whole.weight.detach()[rows].clone(), whole.bias.detach()[rows].clone())
+        self.active = torch.empty(0)
+        self.losses: Tensor | None = None
+
+    def fetch(self, whole: State, active: Tensor) -> None:
+        """Takes over the whole path's state."""
+        copy_entries(whole, self.rows, self.state, slice(None))
+        self.active = active[self.rows].clone()
+
+    def train(self, block: Block) -> None:
+        """Makes the updates of ``block``, also in the midst of an evaluation, where Lightning records no gradients."""
+        with torch.inference_mode(False):
+            self.losses = self.solver.step(self.objective, self.state, block, self.active)
+
+    def is_valid(self, active: Tensor) -> bool:
+        """Returns whether updates were made, of the entries that have not stopped by now."""
+        return self.losses is not None and torch.equal(self.active, active[self.rows])
+
+    def hand_over(self, whole: State) -> Tensor:
+        """Gives the whole path its state; returns the losses, ``(B, L)``."""
+        assert self.losses is not None
+        copy_entries(self.state, slice(None), whole, self.rows)
+        losses, self.losses = self.losses, None
+        return losses
+
+
+class Pipeline:
+    """Trains blocks and evaluates sets; lends itself out as a context, at whose end its threads are gone.
+
+    Args:
+        solver: makes the updates.
+        threads: number of processor threads, or ``"auto"``: one for every core that the process may use, in a
+            distributed run this process's share of them.
+        local_processes: processes of the run on this machine.
+        total: adds a tensor up over all processes; None: there is one.
+        side_by_side: whether threads may work side by side: not on a GPU, and not under autocast, which holds for the
+            one thread that switched it on.
+    """
+
+    def __init__(
+        self,
+        solver: Solver,
+        threads: int | str = "auto",
+        *,
+        local_processes: int = 1,
+        total: Callable[[Tensor], Tensor] | None = None,
+        side_by_side: bool = True,
+    ) -> None:
+        self.solver, self.total, self.side_by_side = solver, total, side_by_side
+        count = max(1, cores() // local_processes) if threads == "auto" else int(threads)
+        self.threads = count if side_by_side else 1
+        self.pool: ThreadPoolExecutor | None = None
+        self.parts: list[Part] = []
+        self.ahead: list[Callable[[], None]] = []  # what makes the next block's updates, in whatever threads call it
+        self.memory: dict[str, Tensor] = {}  # of a solver that goes on
+        self.seconds = 0.0  # trained before this process
+
+    def __enter__(self) -> "Pipeline":
+        self.torchs_threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        if self.threads > 1:
+            self.pool = ThreadPoolExecutor(self.threads - 1, initializer=torch.set_num_threads, initargs=(1,))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.pool:
+            self.pool.shutdown(cancel_futures=True)
+            self.pool = None
+        torch.set_num_threads(self.torchs_threads)
+
+    def start(self, objective: Objective, weight: Tensor, bias: Tensor, active: Tensor) -> None:
+        """Begins, or goes on from what ``load_state_dict`` was given.
+
+        Args:
+            objective: what is minimized.
+            weight, bias: ``(L, K, D)`` and ``(L, K)``: where training begins, and what it changes.
+            active: ``(L,)``, 1 while an entry trains, set to 0 by whoever stops it.
+        """
+        self.objective, self.active = objective, active
+        self.whole = self.solver.init(weight, bias)
+        for name, tensor in self.memory.items():
+            self.whole.tensors()[name].copy_(tensor)
+        if self.side_by_side and self.total is None:
+            paths, outputs = bias.shape
+            size = math.ceil(paths / math.ceil(paths * outputs / OUTPUTS_OF_A_PART))
+            rows = [slice(first, first + size) for first in range(0, paths, size)]
+            self.parts = [Part(self.solver, objective, self.whole, part) for part in rows]
+        ahead = ", the next block's updates meanwhile" if self.parts and self.pool else ""
+        log.info("Threads: %d for an evaluation%s; 1 for an update", self.threads, ahead)
+        self.started = time.monotonic() - self.seconds
+
+    def finish(self) -> None:
+        """Ends the training; the clock stops."""
+        self.seconds = time.monotonic() - self.started
+        self.parts, self.ahead = [], []
+
+    def train(self, block: Block) -> Tensor:
+        """Makes the updates of ``block``, or takes over those made ahead; returns the losses before each, (B, L)."""
+        if not self.parts:
+            return self.solver.step(self.objective, self.whole, block, self.active)
+        to_be_made = [part for part in self.parts if not part.is_valid(self.active)]
+        for part in to_be_made:
+            part.fetch(self.whole, self.active)
+        self.run([partial(part.train, block) for part in to_be_made])
+        losses = torch.cat([part.hand_over(self.whole) for part in self.parts], 1)
+        following = block.following()
+        self.ahead = [partial(part.train, following) for part in self.parts] if following and self.pool else []
+        return losses
+
+    def sums(self, outputs: int, *tasks: tuple[Callable[[Tensor, Tensor], Tensor], Samples]) -> list[Tensor]:
+        """Returns, for each ``function, (input, target)``, the sum of what the function gives for parts of the set.
+
+        Args:
+            outputs: numbers per sample that a function computes, which decides how large the parts are.
+        """
+        rows = max(LOGITS_AT_ONCE // outputs, LEAST_SAMPLES)
+        parts = [
+            [partial(function, *part) for part in zip(input.split(rows), target.split(rows), strict=True)]
+            for function, (input, target) in tasks
+        ]
+        meanwhile, self.ahead = self.ahead, []
+        results = iter(self.run([*meanwhile, *chain(*parts)])[len(meanwhile) :])
+        return [sum(islice(results, len(part))) for part in parts]  # in order, whoever made them
+
+    def run(self, calls: Sequence[Callable[[], Any]]) -> list[Any]:
+        """Makes all calls, in all threads: each makes the next one as soon as it is free; returns what they return."""
+        results: list[Any] = [None] * len(calls)
+        left = iter(range(len(calls)))
+
+        def work() -> None:
+            try:
+                for index in left:
+                    results[index] = calls[index]()
+            finally:
+                list(left)  # after an error nothing is begun any more
+
+        others = [self.pool.submit(work) for _ in range(self.threads - 1)] if self.pool else []
+        work()
+        for other in others:
+            other.result()
+        return results
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns what a run needs to go on, besides the parameters themselves."""
+        memory = {name: tensor for name, tensor in self.whole.tensors().items() if name not in ("weight", "bias")}
+        return {"memory": memory, "seconds": time.monotonic() - self.started, **here()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Makes ``start`` go on from ``state``; says when bits may differ."""
+        self.memory, self.seconds = state["memory"], state["seconds"]
+        for name, now in here().items():
+            if state[name] != now:
+                log.warning("%s was %s when the run began, is %s now: bits may differ", name, state[name], now)
+
+
+def here() -> dict[str, str]:
+    """Returns what the bits depend on."""
+    return {"torch": str(torch.__version__), "machine": platform.machine()}

@@ -1,0 +1,20 @@
+"""The processes of a distributed run, and the processor cores that each may use."""
+
+import os
+
+import torch
+from torch import Tensor
+
+
+def total(tensor: Tensor) -> Tensor:
+    """Adds ``tensor`` up over all processes, in place; returns it."""
+    torch.distributed.all_reduce(tensor)
+    return tensor
+
+
+def cores() -> int:
+    """Returns the number of cores that this process may use."""
+    told = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]  # the jobs of a parallel sweep are told their share
+    if told.isdigit() and int(told) > 0:
+        return int(told)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,111 @@
+"""The bar counts updates and shows the best classifier; without a terminal there is none."""
+
+import io
+from functools import partial
+from types import SimpleNamespace
+
+import pytest
+import torch
+from tqdm import tqdm
+
+from handgrad.callbacks import progress_bar
+from handgrad.callbacks.progress_bar import UpdateProgressBar
+from tests.callbacks.test_checkpointing import toy_fit
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def show_on(stream: io.StringIO, monkeypatch) -> None:
+    """Makes ``stream`` what tqdm writes to, in place of pytest's stderr."""
+    monkeypatch.setattr(progress_bar, "tqdm", partial(tqdm, file=stream))
+
+
+@pytest.fixture
+def terminal(monkeypatch) -> Terminal:
+    terminal = Terminal()
+    show_on(terminal, monkeypatch)
+    return terminal
+
+
+@pytest.fixture
+def trainer() -> SimpleNamespace:
+    data = SimpleNamespace(total_updates=30, batches=10, epochs=3)
+    return SimpleNamespace(datamodule=data, global_step=0, is_global_zero=True)
+
+
+MODEL = SimpleNamespace(
+    metrics={"loss/val": torch.tensor([0.75, 0.25, 0.5]), "accuracy/val": torch.tensor([0.125, 0.875, 0.9375])}
+)
+
+
+def trained(bar: UpdateProgressBar, trainer: SimpleNamespace, updates: int) -> None:
+    trainer.global_step += updates
+    bar.on_train_batch_end(trainer, MODEL, None, range(updates), 0)
+    bar.on_validation_end(trainer, MODEL)
+
+
+def last(terminal: Terminal) -> str:
+    """Returns what a terminal shows at the end."""
+    return terminal.getvalue().rstrip("\n").rpartition("\r")[2]
+
+
+def test_updates_are_counted_and_the_best_classifier_is_shown(terminal, trainer):
+    bar = UpdateProgressBar()
+    bar.on_train_start(trainer, MODEL)
+    for _ in range(3):
+        trained(bar, trainer, 4)
+    assert (bar.bar.n, bar.bar.total) == (12, 30)
+    bar.on_train_end(trainer, MODEL)
+    assert last(terminal).startswith("Epoch 2/3:  40%|")
+    assert " 12/30 [" in last(terminal)
+    assert "val loss 0.2500, accuracy 0.8750" in last(terminal)
+
+
+@pytest.mark.parametrize(("updates", "epoch"), [(2, 1), (9, 1), (10, 2), (19, 2), (20, 3), (30, 3)])
+def test_the_epoch_is_the_one_that_is_next_and_no_more_than_there_are(updates, epoch, terminal, trainer):
+    bar = UpdateProgressBar()
+    bar.on_train_start(trainer, MODEL)
+    trained(bar, trainer, updates)
+    bar.on_train_end(trainer, MODEL)
+    assert last(terminal).startswith(f"Epoch {epoch}/3:")
+
+
+def test_a_resumed_run_begins_where_it_stopped(terminal, trainer):
+    trainer.global_step = 16
+    bar = UpdateProgressBar()
+    bar.on_train_start(trainer, MODEL)
+    trained(bar, trainer, 2)
+    bar.on_train_end(trainer, MODEL)
+    assert " 18/30 [" in last(terminal)
+
+
+@pytest.mark.parametrize("hidden", ["no terminal", "disabled", "another process"])
+def test_it_is_hidden(hidden, trainer, monkeypatch):
+    stream = io.StringIO() if hidden == "no terminal" else Terminal()
+    show_on(stream, monkeypatch)
+    trainer.is_global_zero = hidden != "another process"
+    bar = UpdateProgressBar()
+    if hidden == "disabled":
+        bar.disable()
+    bar.on_train_start(trainer, MODEL)
+    trained(bar, trainer, 4)
+    bar.on_train_end(trainer, MODEL)
+    assert stream.getvalue() == ""
+
+
+def test_an_error_ends_the_line(terminal, trainer):
+    bar = UpdateProgressBar()
+    bar.on_exception(trainer, MODEL, KeyError())  # before training there is no bar
+    bar.on_train_start(trainer, MODEL)
+    bar.on_exception(trainer, MODEL, KeyError())
+    assert terminal.getvalue().endswith("\n")
+    assert bar.bar.disable
+
+
+def test_a_run_fills_it(terminal):
+    toy_fit([UpdateProgressBar()])
+    assert last(terminal).startswith("Epoch 3/3: 100%|")
+    assert " 30/30 [" in last(terminal)

@@ -1,0 +1,80 @@
+"""Every file of conf/ composes into something that can be built."""
+
+import pytest
+import torch
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+
+from handgrad.cli.configuration import CONF, TARGETS, check, check_targets
+from handgrad.errors import InputError
+from handgrad.training.trainer import block_trainer
+
+OPTIONS = sorted((path.parent.name, path.stem) for path in CONF.glob("*/*.yaml"))
+
+
+@pytest.mark.parametrize(("group", "option"), OPTIONS)
+def test_every_option_can_be_built(group, option, composed):
+    cfg = composed(f"{group}={option}")
+    check(cfg)
+    data = instantiate(cfg.data)
+    model = instantiate(cfg.task.model, num_features=4, num_classes=data.num_classes, l2=[0, 1])
+    state = instantiate(cfg.optimizer, _convert_="all").init(model.weight, model.bias)
+    assert isinstance(state.optimizer, torch.optim.Optimizer)
+    assert instantiate(cfg.callbacks).keys() == cfg.callbacks.keys()
+    assert bool(cfg.logger) == (option != "none")
+    if cfg.logger:
+        instantiate(cfg.logger, save_dir="outputs", l2=[0, 1])
+    assert block_trainer([], None, logger=False, **cfg.trainer).num_devices == 1
+
+
+def test_experiments_have_the_reports_settings(composed):
+    logistic = {"lr": 0.05, "epochs": 50, "shuffle": False, "patience": None}
+    softmax = {"lr": 0.01, "epochs": 50, "shuffle": True, "patience": None}
+    expected = {
+        "logistic": logistic,
+        "logistic_early_stopping": logistic | {"epochs": 500, "patience": 10},
+        "softmax": softmax,
+        "l2": softmax,
+    }
+    for split in ("course", "report"):
+        for name, settings in expected.items():
+            cfg = composed(f"experiment={split}_{name}")
+            found = {"lr": cfg.lr, "epochs": cfg.epochs, "shuffle": cfg.data.shuffle, "patience": cfg.patience}
+            assert found == settings
+            assert (cfg.data.split, cfg.batch_size, cfg.penalize_bias) == (split, 128, True)
+            assert cfg.l2 == ([0, 0.002, 0.02, 0.2, 2] if name == "l2" else 0)
+
+
+def test_only_the_projects_classes_are_built(composed):
+    cfg = composed()
+    cfg.data._target_ = "os.system"
+    with pytest.raises(InputError, match=r"data\._target_=os\.system: accepted is a class of this project"):
+        check(cfg)
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        "callbacks: {threads: {count: {_target_: os.system}}}",
+        "optimizer: {betas: [{_target_: torch.load}]}",
+        'epochs: "${oc.create:{_target_: os.system}}"',
+        'epochs: "${oc.decode:${oc.env:HOSTILE}}"',
+        r'epochs: "\\${oc.create:{_target_: os.system}}"',
+    ],
+)
+def test_hidden_classes_are_found(hostile, composed, monkeypatch):
+    monkeypatch.setenv("HOSTILE", "{_target_: os.system}")
+    cfg = OmegaConf.unsafe_merge(OmegaConf.create(OmegaConf.to_container(composed())), OmegaConf.create(hostile))
+    with pytest.raises(InputError, match="accepted is"):
+        check(cfg)
+
+
+def test_the_list_of_classes_has_no_strays():
+    named = {
+        line.split(":", 1)[1].strip()
+        for path in CONF.glob("**/*.yaml")
+        for line in path.read_text().splitlines()
+        if line.strip().startswith("_target_:")
+    }
+    assert named == TARGETS | {"handgrad.cli.endings.SweepEnd"}
+    check_targets([])

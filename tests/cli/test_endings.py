@@ -1,0 +1,233 @@
+"""How a run ends: what is told, what is left of its folder, and the command that goes on."""
+
+import logging
+import shlex
+import signal
+
+import pytest
+import yaml
+from omegaconf import OmegaConf
+
+from handgrad.cli import endings
+from handgrad.cli.endings import SweepEnd, failures, one_run, sweeping, tell_stopped
+from handgrad.errors import InputError
+from handgrad.runs.folder import FAILED, LAST, LOG, RESULTS, RunFolder
+from handgrad.runs.signals import Interrupted
+
+LINE = "lr=0: accepted is a number > 0"
+
+
+@pytest.fixture(autouse=True)
+def clean(monkeypatch):
+    """No failure and no sweep before and after; this is the first process; the log stays open and as loud as it was."""
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    monkeypatch.setattr(logging, "shutdown", lambda: None)
+    level = logging.getLogger().level
+    for known in (failures, sweeping):
+        known.clear()
+    yield
+    logging.getLogger().setLevel(level)
+    for known in (failures, sweeping):
+        known.clear()
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch) -> RunFolder:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "outputs" / "run").mkdir(parents=True)
+    return RunFolder(tmp_path / "outputs" / "run")
+
+
+def save(run: RunFolder) -> None:
+    (run.path / LAST).parent.mkdir()
+    (run.path / LAST).touch()
+
+
+# --- one run ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_run_that_ends_well_leaves_its_folder_free(run, caplog):
+    with one_run(run), pytest.raises(InputError, match="a run is under way there"), run.owned():
+        pass
+    with run.owned():
+        pass
+    assert failures == []
+    assert caplog.records == []
+    assert not (run.path / FAILED).exists()
+
+
+def test_the_users_error_leaves_a_line_and_no_folder(run, caplog):
+    with one_run(run):
+        run.begin({}, [], None)
+        (run.path / LOG).touch()
+        raise InputError(LINE)
+    assert failures == [LINE]
+    assert [record.getMessage() for record in caplog.records] == [f"error: {LINE}"]
+    assert not run.path.exists()
+
+
+def test_what_has_come_of_a_run_stays(run):
+    save(run)
+    with one_run(run):
+        raise InputError(LINE)
+    assert failures == [LINE]
+    assert run.has_checkpoint
+    assert (run.path / FAILED).read_text() == f"{LINE}\n"
+
+
+def test_in_a_sweep_the_reason_stays(run, caplog):
+    with one_run(run, of_sweep=True):
+        raise InputError(LINE)
+    assert failures == [LINE]
+    assert [record.getMessage() for record in caplog.records] == [f"error: run: {LINE}"]
+    assert (run.path / FAILED).read_text() == f"{LINE}\n"
+    with run.owned():
+        pass
+
+
+@pytest.mark.parametrize("of_sweep", [False, True])
+def test_a_strangers_error_is_remembered_with_its_traceback(of_sweep, run, caplog):
+    with one_run(run, of_sweep):
+        raise ZeroDivisionError("a mistake")
+    (told,) = failures
+    assert told.startswith("Traceback (most recent call last):\n")
+    assert "in test_a_strangers_error_is_remembered" in told
+    assert told.endswith("\nZeroDivisionError: a mistake")
+    assert caplog.records[0].getMessage() == f"error: {'run: ' if of_sweep else ''}{told}"
+    assert (run.path / FAILED).read_text() == f"{told}\n"
+
+
+def test_an_error_after_the_results_does_not_make_them_a_failure(run):
+    with one_run(run, of_sweep=True):
+        (run.path / RESULTS).touch()
+        raise InputError(LINE)
+    assert failures == [LINE]
+    assert not (run.path / FAILED).exists()
+
+
+def test_an_occupied_folder_is_left_alone(run):
+    with run.owned(), pytest.raises(InputError, match="outputs/run: a run is under way there"), one_run(run):
+        pytest.fail("two runs in one folder")
+    assert failures == []
+    assert run.path.is_dir()
+    assert not (run.path / FAILED).exists()
+
+
+def test_an_interruption_passes_and_names_the_folder_of_what_is_saved(run):
+    stop = Interrupted(signal.SIGTERM)
+    with pytest.raises(Interrupted) as caught, one_run(run):
+        raise stop
+    assert caught.value is stop
+    assert stop.folder is None  # nothing is saved
+    save(run)
+    with pytest.raises(Interrupted), one_run(run):
+        raise stop
+    assert stop.folder == run.path
+    assert failures == []
+    assert not (run.path / FAILED).exists()
+
+
+# --- a further process of a distributed run --------------------------------------------------------------------------
+
+
+def test_a_second_process_is_silent_about_the_users_error(run, monkeypatch, caplog, capfd):
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    with run.owned(), one_run(run):  # the first process owns the folder
+        logging.getLogger("handgrad").warning("a further process's warning")
+        raise InputError(LINE)
+    assert failures == [LINE]  # its exit code
+    assert caplog.records == []
+    assert capfd.readouterr() == ("", "")
+    assert run.path.is_dir()
+    assert not (run.path / FAILED).exists()
+
+
+def test_a_second_process_tells_what_is_its_own(run, monkeypatch, caplog):
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    with one_run(run):
+        raise ZeroDivisionError("a mistake")
+    assert caplog.records[0].getMessage().endswith("ZeroDivisionError: a mistake")
+    assert (run.path / FAILED).read_text().endswith("ZeroDivisionError: a mistake\n")
+
+
+# --- stopped ---------------------------------------------------------------------------------------------------------
+
+
+def test_stopped_before_training(capsys):
+    tell_stopped(Interrupted(signal.SIGTERM))
+    assert capsys.readouterr() == ("", "\nStopped by SIGTERM before training began\n")
+
+
+def test_stopped_in_training(run, capsys):
+    tell_stopped(Interrupted(signal.SIGINT, run.path, 112))
+    assert capsys.readouterr().err == (
+        "\nStopped by SIGINT after 112 updates; all is saved. Go on with:\n  python train.py resume=outputs/run\n"
+    )
+
+
+def test_stopped_between_two_saves(run, capsys):
+    tell_stopped(Interrupted(signal.SIGINT, run.path))
+    assert capsys.readouterr().err == ("\nStopped by SIGINT. Go on with:\n  python train.py resume=outputs/run\n")
+
+
+def test_a_folder_with_a_space_is_quoted(tmp_path, capsys):
+    tell_stopped(Interrupted(signal.SIGINT, tmp_path / "my run"))
+    assert shlex.split(capsys.readouterr().err.splitlines()[-1]) == ["python", "train.py", f"resume={tmp_path}/my run"]
+
+
+def test_a_stopped_sweep_names_what_is_left_and_how_to_go_on(tmp_path, capsys):
+    task = ["experiment=report_l2", "l2=0,[0,1]", "lr=0.1,0.2"]
+    hydra = ["hydra.mode=MULTIRUN", "hydra.sweep.dir=outputs/x", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
+    (tmp_path / "multirun.yaml").write_text(yaml.safe_dump({"hydra": {"overrides": {"task": task, "hydra": hydra}}}))
+    for number, (l2, lr) in enumerate((("0", "0.2"), ("[0,1]", "0.1"))):
+        job = RunFolder(tmp_path / str(number))
+        job.begin({}, ["experiment=report_l2", f"lr={lr}", f"l2={l2}"], number)
+    (tmp_path / "0" / RESULTS).touch()
+    sweeping.append(tmp_path)
+    tell_stopped(Interrupted(signal.SIGTERM))
+    assert capsys.readouterr().err == (
+        "\nStopped by SIGTERM. Runs of the sweep that have not finished:\n"
+        "  experiment=report_l2 l2=0 lr=0.1\n"
+        "  experiment=report_l2 l2=[0,1] lr=0.1\n"
+        "  experiment=report_l2 l2=[0,1] lr=0.2\n"
+        "Go on with:\n"
+        "  python train.py -m experiment=report_l2 'l2=0,[0,1]' lr=0.1,0.2 "
+        "hydra/launcher=joblib hydra.launcher.n_jobs=2 resume=true\n"
+    )
+
+
+# --- the end of a sweep ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def sweep(run, monkeypatch):
+    """Begins a sweep in ``outputs``; returns what ends it."""
+    config = OmegaConf.create({"hydra": {"sweep": {"dir": str(run.path.parent)}}})
+    end = SweepEnd()
+    end.on_multirun_start(config)
+    assert sweeping == [run.path.parent]
+    monkeypatch.setattr(endings, "sum_up", lambda folder: f"the table of {folder.name}")
+    return lambda: end.on_multirun_end(config)
+
+
+def test_a_sweep_ends_with_its_table(sweep, capsys):
+    sweep()
+    assert capsys.readouterr() == ("\nthe table of outputs\nFiles: outputs\n", "")
+    assert failures == sweeping == []
+
+
+def test_a_sweep_names_its_failed_runs_by_the_last_line_of_the_reason(sweep, run, capsys):
+    run.fail("Traceback:\n  a line\nZeroDivisionError: a mistake")
+    sweep()
+    assert failures == ["run"]
+    assert capsys.readouterr().err == "failed: run: ZeroDivisionError: a mistake\n"
+
+
+def test_a_table_that_cannot_be_made_is_a_failure(sweep, monkeypatch, capsys):
+    def broken(folder):
+        raise ZeroDivisionError("a mistake")
+
+    monkeypatch.setattr(endings, "sum_up", broken)
+    sweep()
+    assert failures[0].endswith("ZeroDivisionError: a mistake")
+    assert capsys.readouterr().err == f"error: {failures[0]}\n"

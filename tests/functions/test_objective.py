@@ -1,0 +1,421 @@
+"""The objective of every loss: value, gradient, Hessian-vector product against the plain formula; chunks, processes."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from handgrad.functions.objective import LOGISTIC, SOFTMAX, Objective
+from tests.functions.contract import LOSSES, STEP, Case, Loss, plain_penalty, relative_error
+
+CASES = range(240)
+ROWS = (None, 1, 2, 3, 5)
+OBJECTIVES = {"softmax": SOFTMAX, "binary": LOGISTIC}
+# torch's own forward-mode tables are built with the deprecated torch.jit.script.
+pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")
+
+
+class Problem:
+    """A random case as the objective sees it; half of the cases have sample weights, half a penalized bias."""
+
+    def __init__(self, name: str, seed: int, **sizes: int):
+        self.plain: Loss = LOSSES[name]
+        case: Case = self.plain.case(seed, weighted=seed % 2 == 1, **sizes)
+        self.case, self.weight, self.input = case, case.parameters["weight"], case.parameters["input"]
+        self.bias = case.parameters.get("bias", torch.zeros(self.weight.shape[:2], dtype=torch.float64))
+        l2 = case.l2 if seed % 5 else torch.zeros_like(case.l2)
+        self.objective = Objective(OBJECTIVES[name], l2, penalize_bias=seed % 4 >= 2, rows=ROWS[seed % len(ROWS)])
+        self.generator = torch.Generator().manual_seed(seed)
+
+    @property
+    def parameters(self) -> tuple[Tensor, Tensor]:
+        return self.weight, self.bias
+
+    @property
+    def samples(self) -> tuple[Tensor, ...]:
+        return self.input, self.case.target, self.case.sample_weight
+
+    def loss(self, weight: Tensor, bias: Tensor) -> Tensor:
+        """C by the plain formula; weight and bias may carry batch axes in front."""
+        return self.plain.plain(self.input, weight, self.case.target, bias, self.case.sample_weight)[0]
+
+    def value(self, weight: Tensor, bias: Tensor) -> Tensor:
+        """J by the plain formula."""
+        penalty = plain_penalty(weight, self.objective.l2)
+        if self.objective.penalize_bias:
+            penalty = penalty + plain_penalty(bias.unsqueeze(-1), self.objective.l2)
+        return self.loss(weight, bias) + penalty
+
+    def like(self, tensor: Tensor) -> Tensor:
+        return torch.randn(tensor.shape, generator=self.generator, dtype=tensor.dtype)
+
+
+@pytest.fixture(params=LOSSES)
+def name(request) -> str:
+    return request.param
+
+
+def problems(name: str, seeds=CASES, **sizes: int) -> list[Problem]:
+    return [Problem(name, seed, **sizes) for seed in seeds]
+
+
+def flat(tensors) -> Tensor:
+    return torch.cat([tensor.flatten() for tensor in tensors])
+
+
+# --- the checks, which take the objective that they judge ------------------------------------------------------------
+
+
+def check_value(problem: Problem, objective: Objective) -> None:
+    found = objective.value(*problem.parameters, *problem.samples)
+    assert relative_error(found, problem.value(*problem.parameters)) <= 1e-12
+
+
+def check_difference(problem: Problem, objective: Objective) -> None:
+    """Five-point central difference in every coordinate of weight and bias, all of them in one batch."""
+    _, *found = objective.gradient(*problem.parameters, *problem.samples)
+    steps = STEP / float(problem.input.abs().max()), STEP
+    for i, (grad, step) in enumerate(zip(found, steps, strict=True)):
+        point = list(problem.parameters)
+        moves = torch.tensor([-2.0, -1.0, 1.0, 2.0], dtype=torch.float64).view(-1, 1, 1) * step
+        one_at_a_time = moves * torch.eye(grad.numel(), dtype=torch.float64)
+        point[i] = point[i] + one_at_a_time.view(4, -1, *grad.shape)
+        value = problem.value(*point).sum(-1)
+        expected = ((value[0] - value[3]) + 8 * (value[2] - value[1])).view(grad.shape) / (12 * step)
+        assert relative_error(grad, expected) <= 1e-9
+
+
+def check_autograd(problem: Problem, objective: Objective) -> None:
+    """Weight and bias count as one vector, as in the losses' own contract."""
+    loss, *found = objective.gradient(*problem.parameters, *problem.samples)
+    leaves = [tensor.clone().requires_grad_() for tensor in problem.parameters]
+    expected = torch.autograd.grad(problem.value(*leaves).sum(), leaves)
+    assert relative_error(loss, problem.loss(*problem.parameters)) <= 1e-13
+    assert relative_error(flat(found), flat(expected)) <= 1e-13
+
+
+def check_hessian_vector_product(problem: Problem, objective: Objective) -> None:
+    direction = [problem.like(tensor) for tensor in problem.parameters]
+    found = objective.hessian_vector_product(*problem.parameters, *direction, problem.input, problem.case.sample_weight)
+    leaves = [tensor.clone().requires_grad_() for tensor in problem.parameters]
+    grads = torch.autograd.grad(problem.value(*leaves).sum(), leaves, create_graph=True)
+    expected = torch.autograd.grad(grads, leaves, direction)
+    assert relative_error(flat(found), flat(expected)) <= 1e-12
+
+
+CHECKS = [check_value, check_difference, check_autograd, check_hessian_vector_product]
+
+
+@pytest.mark.parametrize("check", CHECKS)
+def test_objective_is_the_plain_formula(name, check):
+    for problem in problems(name):
+        check(problem, problem.objective)
+
+
+def test_cases_are_of_all_kinds():
+    kinds = {(p.case.sample_weight is None, p.objective.penalize_bias, p.objective.rows) for p in problems("softmax")}
+    assert len(kinds) == 2 * 2 * len(ROWS)
+
+
+def test_hessian_vector_product_is_forward_mode_of_the_gradient(name):
+    """By torch.func of the very Functions that train, whose derivative is proven in test_transforms.py."""
+    for problem in problems(name, range(20)):
+        function, (input, target, sample_weight) = problem.plain.function, problem.samples
+        direction = tuple(problem.like(tensor) for tensor in problem.parameters)
+
+        def total(weight, bias, function=function, samples=(input, target, sample_weight), problem=problem):
+            loss = function(samples[0], weight, samples[1], bias, samples[2])[0]
+            return (loss + problem.objective.penalty(weight, bias)).sum()
+
+        _, expected = torch.func.jvp(torch.func.grad(total, (0, 1)), problem.parameters, direction)
+        found = problem.objective.hessian_vector_product(*problem.parameters, *direction, input, sample_weight)
+        assert relative_error(flat(found), flat(expected)) <= 1e-12
+
+
+def test_hessian_is_symmetric_and_not_negative(name):
+    for problem in problems(name):
+        one, other = ([problem.like(tensor) for tensor in problem.parameters] for _ in range(2))
+        samples = problem.input, problem.case.sample_weight
+
+        def product(direction, problem=problem, samples=samples):
+            return flat(problem.objective.hessian_vector_product(*problem.parameters, *direction, *samples))
+
+        size = float(product(one).norm() * flat(other).norm() + flat(one).norm() * product(other).norm())
+        assert abs(float(flat(other) @ product(one) - flat(one) @ product(other))) <= 1e-13 * size
+        assert float(flat(one) @ product(one)) >= -1e-13 * size
+
+
+# --- wrong versions --------------------------------------------------------------------------------------------------
+
+
+WITHOUT_SECOND_TERM = {"softmax": lambda z, u: torch.softmax(z, 1) * u, "binary": lambda z, u: torch.sigmoid(z) * u}
+OF_THE_OTHER_LOSS = {"softmax": LOGISTIC.curvature, "binary": SOFTMAX.curvature}
+
+
+def with_curvature(curvatures: dict[str, Callable]) -> Callable[[str, Objective], Objective]:
+    return lambda name, o: replace(o, loss=o.loss._replace(curvature=curvatures[name]))
+
+
+WRONG = {
+    "curvature without the second term": (with_curvature(WITHOUT_SECOND_TERM), {check_hessian_vector_product}),
+    "curvature of the other loss": (with_curvature(OF_THE_OTHER_LOSS), {check_hessian_vector_product}),
+    "l2 dropped": (lambda name, o: replace(o, l2=torch.zeros_like(o.l2)), set(CHECKS)),
+    "l2 x 1.0005": (lambda name, o: replace(o, l2=o.l2 * 1.0005), set(CHECKS)),
+    "bias penalized though it should not be, or not": (
+        lambda name, o: replace(o, penalize_bias=not o.penalize_bias),
+        set(CHECKS),
+    ),
+}
+
+
+@pytest.mark.parametrize("penalize_bias", [False, True])
+@pytest.mark.parametrize("wrong", WRONG)
+def test_wrong_objective_is_refused(name, wrong, penalize_bias):
+    change, refusing = WRONG[wrong]
+    problem = next(p for p in problems(name, range(1, 50), N=5, D=4, L=3) if "bias" in p.case.parameters)
+    problem.objective = replace(problem.objective, penalize_bias=penalize_bias)
+    for check in CHECKS:
+        check(problem, problem.objective)
+        if check in refusing:
+            with pytest.raises(AssertionError):
+                check(problem, change(name, problem.objective))
+
+
+# --- chunks, entries, weights ----------------------------------------------------------------------------------------
+
+
+def everything(problem: Problem, objective: Objective, *samples: Tensor, **options) -> list[Tensor]:
+    """Value, C, both gradients and both Hessian-vector products."""
+    direction = [tensor.cos() for tensor in problem.parameters]
+    input, _, sample_weight = samples
+    return [
+        objective.value(*problem.parameters, *samples),
+        *objective.gradient(*problem.parameters, *samples, **options),
+        *objective.hessian_vector_product(*problem.parameters, *direction, input, sample_weight),
+    ]
+
+
+def assert_same(found: list[Tensor], expected: list[Tensor], tolerance: float = 1e-13) -> None:
+    for one, other in zip(found, expected, strict=True):
+        assert one.dtype == other.dtype
+        assert float((one - other).norm()) <= tolerance * float(flat(expected).norm())
+
+
+def test_chunked_is_unchunked(name):
+    for problem in problems(name, range(20), N=37):
+        expected = everything(problem, replace(problem.objective, rows=None), *problem.samples)
+        for rows in (1, 5, 36, 37, 100):
+            assert_same(everything(problem, replace(problem.objective, rows=rows), *problem.samples), expected)
+    for problem in problems(name, range(2), N=1201, L=5):  # long enough for a product in groups of samples
+        check_autograd(problem, replace(problem.objective, rows=None))
+        check_hessian_vector_product(problem, replace(problem.objective, rows=None))
+        check_hessian_vector_product(problem, replace(problem.objective, rows=700))
+
+
+def test_a_chunk_without_weight_counts_nothing(name):
+    problem = Problem(name, 1, N=12)
+    problem.case.sample_weight[3:6] = 0
+    expected = everything(problem, replace(problem.objective, rows=None), *problem.samples)
+    assert all(tensor.isfinite().all() for tensor in expected)
+    assert_same(everything(problem, replace(problem.objective, rows=3), *problem.samples), expected)
+
+
+@pytest.mark.parametrize("rows", [None, 4])
+def test_zero_weight_is_a_row_left_out_and_counts_are_repeated_rows(name, rows):
+    problem = Problem(name, 3, N=9)
+    counts = torch.tensor([1, 0, 3, 2, 0, 1, 1, 4, 0])
+    objective = replace(problem.objective, rows=rows)
+    kept, index = counts > 0, torch.arange(9).repeat_interleave(counts)
+    found = everything(problem, objective, problem.input, problem.case.target, counts.double())
+    left_out = problem.input[kept], problem.case.target[kept], counts[kept].double()
+    assert_same(found, everything(problem, objective, *left_out))
+    assert_same(found, everything(problem, objective, problem.input[index], problem.case.target[index], None))
+
+
+@pytest.mark.parametrize("rows", [None, 4])
+def test_stopped_entries_have_zero_gradient(name, rows):
+    problem = Problem(name, 3, N=9, L=4)
+    objective = replace(problem.objective, rows=rows)
+    active = torch.tensor([1.0, 0.0, 1.0, 0.0], dtype=torch.float64)
+    expected = objective.gradient(*problem.parameters, *problem.samples)
+    found = objective.gradient(*problem.parameters, *problem.samples, active=active)
+    assert torch.equal(found[0], expected[0])
+    for grad, whole in zip(found[1:], expected[1:], strict=True):
+        assert torch.equal(grad[::2], whole[::2])
+        assert not grad[1::2].any()
+
+
+def test_no_penalty_is_decided_once(name):
+    problem = Problem(name, 3, N=9, L=4)
+    assert Objective(OBJECTIVES[name], torch.tensor([0.0, 0.1])).penalized
+    objective = Objective(OBJECTIVES[name], torch.zeros(4, dtype=torch.float64))
+    assert not objective.penalized
+    loss, *_ = objective.gradient(*problem.parameters, *problem.samples)
+    assert torch.equal(objective.value(*problem.parameters, *problem.samples), loss)
+    assert not replace(objective, l2=objective.l2[1:]).penalized
+
+
+# --- processes -------------------------------------------------------------------------------------------------------
+
+
+def in_processes(calls: list[Callable[[Callable], list[Tensor]]], in_place: bool) -> tuple[list[list[Tensor]], int]:
+    """Runs each call as one process of several; returns their results, and how often they added up.
+
+    The calls run one after another, again and again, each time one sum further: a sum not known yet ends a call.
+    """
+    sums: list[Tensor] = []
+
+    class Unknown(Exception):
+        pass
+
+    def run(call):
+        asked = []
+
+        def total(tensor: Tensor) -> Tensor:
+            asked.append(tensor.clone())
+            if len(asked) > len(sums):
+                raise Unknown
+            return tensor.copy_(sums[len(asked) - 1]) if in_place else sums[len(asked) - 1].clone()
+
+        try:
+            return call(total), None
+        except Unknown:
+            return None, asked[-1]
+
+    while True:
+        results = [run(call) for call in calls]
+        if all(asked is None for _, asked in results):
+            return [result for result, _ in results], len(sums)
+        sums.append(sum(asked for _, asked in results))
+
+
+@pytest.mark.parametrize("in_place", [False, True])
+@pytest.mark.parametrize("rows", [None, 4])
+def test_processes_together_are_one(name, rows, in_place):
+    for problem in problems(name, range(2, 8), N=15):
+        objective = replace(problem.objective, rows=rows)
+        expected = everything(problem, objective, *problem.samples)
+        parts = [[None if t is None else t[part] for t in problem.samples] for part in (slice(0, 9), slice(9, 15))]
+        calls = [
+            lambda total, part=part, o=objective, p=problem: everything(p, replace(o, total=total), *part)
+            for part in parts
+        ]
+        results, sums = in_processes(calls, in_place)
+        for found in results:
+            assert_same(found, expected)
+        assert sums == 2 * 3  # for each of the three methods: the samples' weights, then the result
+
+
+@pytest.mark.parametrize("rows", [None, 4])
+def test_share_takes_one_sum(name, rows):
+    for problem in problems(name, range(2, 8), N=15):
+        objective, weights = replace(problem.objective, rows=rows), problem.case.sample_weight
+        weights = torch.ones(15, dtype=torch.float64) if weights is None else weights
+        calls = []
+        for part in (slice(0, 9), slice(9, 15)):
+            samples = [None if t is None else t[part] for t in problem.samples]
+            share = float(weights[part].sum() / weights.sum())
+            calls.append(
+                lambda total, s=samples, share=share, o=objective, p=problem: list(
+                    replace(o, total=total).gradient(*p.parameters, *s, share=share)
+                )
+            )
+        results, sums = in_processes(calls, in_place=True)
+        for found in results:
+            assert_same(found, list(objective.gradient(*problem.parameters, *problem.samples)))
+        assert sums == 1
+
+
+def test_share_of_one_process_scales_the_loss_and_not_the_penalty(name):
+    problem = Problem(name, 3, N=9)
+    (loss, *whole), (scaled, *found) = (
+        problem.objective.gradient(*problem.parameters, *problem.samples, share=share) for share in (None, 0.3)
+    )
+    _, *penalty = problem.objective.gradient(*problem.parameters, *problem.samples, share=0.0)
+    assert relative_error(scaled, 0.3 * loss) <= 1e-14
+    assert relative_error(flat(found), 0.3 * flat(whole) + 0.7 * flat(penalty)) <= 1e-13
+
+
+def test_a_process_without_weight_adds_nothing(name):
+    problem = Problem(name, 1, N=12)
+    problem.case.sample_weight[6:] = 0
+    expected = everything(problem, replace(problem.objective, rows=None), *problem.samples)
+    parts = [[t[part] for t in problem.samples] for part in (slice(0, 6), slice(6, 12), slice(12, 12))]
+    calls = [
+        lambda total, part=part: everything(problem, replace(problem.objective, rows=None, total=total), *part)
+        for part in parts
+    ]
+    for found in in_processes(calls, in_place=True)[0]:
+        assert_same(found, expected)
+
+
+# --- dtypes, modes, refusals -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rows", [None, 4])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32], ids=str)
+def test_input_of_another_dtype_is_cast(name, dtype, rows):
+    problem = Problem(name, 3, N=9)
+    objective = replace(problem.objective, rows=rows)
+    input, target, sample_weight = problem.samples
+    narrow = input.to(dtype), target, sample_weight.to(dtype)
+    wide = narrow[0].double(), target, narrow[2].double()
+    assert_same(everything(problem, objective, *narrow), everything(problem, objective, *wide), 1e-15)
+
+
+def test_dtypes_of_the_results(name):
+    problem = Problem(name, 3, N=9)
+    problem.weight, problem.bias = problem.weight.float(), problem.bias.float()
+    wanted = [torch.float64, torch.float64, *[torch.float32] * 4]
+    for objective in (problem.objective, replace(problem.objective, rows=4)):
+        assert [tensor.dtype for tensor in everything(problem, objective, *problem.samples)] == wanted
+
+
+def test_gradient_whatever_the_mode_and_the_leaves(name):
+    problem = Problem(name, 3, N=9)
+    expected = everything(problem, problem.objective, *problem.samples)
+    problem.weight, problem.bias = (torch.nn.Parameter(tensor) for tensor in problem.parameters)
+    for mode in (torch.no_grad, torch.enable_grad):
+        with mode():
+            found = everything(problem, problem.objective, *problem.samples)
+        assert all(torch.equal(*pair) for pair in zip(found, expected, strict=True))
+        assert not any(tensor.requires_grad for tensor in found)
+    assert problem.weight.grad is None
+    assert problem.objective.penalty(problem.weight, problem.bias).requires_grad
+
+
+def test_parameters_are_left_alone(name):
+    problem = Problem(name, 3, N=9)
+    before = [tensor.clone() for tensor in (*problem.parameters, *problem.samples)]
+    everything(problem, problem.objective, *problem.samples)
+    assert all(torch.equal(*pair) for pair in zip((*problem.parameters, *problem.samples), before, strict=True))
+
+
+def test_curvature_keeps_its_digits():
+    z = torch.tensor([[[40.0, -40.0, 800.0]]], dtype=torch.float64)
+    found = LOGISTIC.curvature(z, torch.ones_like(z)).flatten()
+    assert found[:2].tolist() == pytest.approx([float(torch.tensor(-40.0).double().exp())] * 2, rel=1e-14)
+    assert SOFTMAX.curvature(1e20 * torch.randn(1, 3, 4), torch.ones(1, 3, 4)).isfinite().all()
+
+
+@pytest.mark.parametrize("rows", [1, 4, None])
+def test_refused(name, rows):
+    problem = Problem(name, 3, N=9)
+    input, target, sample_weight = problem.samples
+    objective = replace(problem.objective, rows=rows)
+    if rows is None:
+        assert objective.value(*problem.parameters, input, target, 0 * sample_weight).isnan().all()
+    else:
+        with pytest.raises(ValueError, match="the samples' weights add up to 0"):
+            objective.gradient(*problem.parameters, input, target, 0 * sample_weight)
+    with pytest.raises(IndexError, match="target holds 9"):
+        objective.gradient(*problem.parameters, input, target * 0 + 9, sample_weight)
+    for samples in (1, 8, 10):
+        with pytest.raises(ValueError, match=rf"sample_weight has shape \({samples},\); expected \(N,\) with N = 9"):
+            objective.hessian_vector_product(*problem.parameters, *problem.parameters, input, torch.ones(samples))
+    with pytest.raises(ValueError, match=r"l2 has shape \(\); expected \(L,\)"):
+        Objective(OBJECTIVES[name], torch.tensor(1.0))
+    with pytest.raises(ValueError, match="rows is 0; expected at least one sample per chunk"):
+        replace(objective, rows=0)

@@ -1,0 +1,141 @@
+"""The pictures of a sweep."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tensorboard.backend.event_processing.event_file_loader import LegacyEventFileLoader
+
+from handgrad.cli.endings import sum_up
+from handgrad.plots.sweep_pictures import best_weights, draw_sweep, draw_weights, evenly, write_pictures
+from handgrad.runs.checkpoint import WholeCheckpointIO
+from handgrad.runs.folder import BEST
+from handgrad.runs.sweep import Job, read_jobs, swept_keys
+from tests.runs.test_sweep import write_job
+
+
+@pytest.fixture
+def sweep(tmp_path: Path) -> Path:
+    for number, l2 in enumerate((0, 0.002, 0.02, 2)):
+        write_job(tmp_path, number, ["task=softmax", f"l2={l2}"], failed=l2 == 0.02, l2=float(l2))
+    return tmp_path
+
+
+def test_pictures_are_written_and_logged(sweep):
+    sum_up(sweep)
+    (events,) = sweep.glob("events.out.tfevents.*")
+    logged = {}
+    for event in LegacyEventFileLoader(str(events)).Load():
+        logged |= {v.tag: (v.image.height, v.image.width) for v in event.summary.value if v.HasField("image")}
+    for name in ("sweep", "weights"):
+        with Image.open(sweep / f"{name}.png") as image:
+            assert logged[name] == (image.height, image.width)
+
+
+def test_one_swept_number_gets_an_axis_and_failed_jobs_a_cross(sweep):
+    jobs = read_jobs(sweep)
+    assert swept_keys(jobs) == ["l2"]
+    upper, lower = draw_sweep(jobs, ["l2"]).axes
+    assert lower.get_xscale() == "symlog"
+    assert lower.get_xlabel() == "l2"
+    assert [tick.get_text() for tick in lower.get_xticklabels()] == ["0", "0.002", "0.02", "2"]
+    points, failed = upper.lines
+    assert points.get_xdata().tolist() == [0, 0.002, 2]
+    assert list(failed.get_xdata()) == [0.02]
+
+
+def test_several_swept_keys_are_named(tmp_path):
+    for number, task in enumerate(("softmax", "logistic")):
+        write_job(tmp_path, number, [f"task={task}", f"lr=0.{number + 1}"])
+    assert sum_up(tmp_path).splitlines()[2].startswith("task=logistic, lr=0.2")
+    _, lower = draw_sweep(read_jobs(tmp_path), ["task", "lr"]).axes
+    assert [tick.get_text() for tick in lower.get_xticklabels()] == ["task=softmax, lr=0.1", "task=logistic, lr=0.2"]
+
+
+# --- parts of them ---------------------------------------------------------------------------------------------------
+
+
+def job(name: str, overrides: dict, *rows: tuple[float, float]) -> Job:
+    """A job with a row of results per ``(accuracy, squared norm)``."""
+    results = [{"val_accuracy": accuracy, "weight_norm_squared": squared} for accuracy, squared in rows]
+    return Job(Path(name), overrides, results)
+
+
+def test_both_panels_show_what_was_measured():
+    jobs = [job("a", {"lr": 2}, (0.8, 9.0)), job("b", {"lr": 1}, (0.9, 4.0))]
+    upper, lower = draw_sweep(jobs, ["lr"]).axes
+    for panel, measured in ((upper, [0.9, 0.8]), (lower, [2, 3])):
+        assert panel.lines[0].get_xdata().tolist() == [1, 2]  # in the order of the axis, not of the jobs
+        assert list(panel.lines[0].get_ydata()) == measured
+        assert panel.lines[0].get_linestyle() == "-"
+        assert panel.get_legend() is None
+    assert (upper.get_ylabel(), lower.get_ylabel()) == ("Validation accuracy", "‖w‖")
+
+
+def test_jobs_with_a_path_each_are_points_without_a_line():
+    jobs = [job("a", {"lr": 1}, (0.8, 9.0), (0.7, 1.0)), job("b", {"lr": 2}, (0.9, 4.0), (0.6, 1.0))]
+    upper, _ = draw_sweep(jobs, ["lr"]).axes
+    assert upper.lines[0].get_xdata().tolist() == [1, 1, 2, 2]
+    assert upper.lines[0].get_linestyle() == "None"
+
+
+@pytest.mark.parametrize(
+    ("values", "scale"),
+    [([1, 19.9], "linear"), ([1, 20], "symlog"), ([0, 0.1, 1], "linear"), ([0, 0.1, 2], "symlog"), ([0, 0], "linear")],
+)
+def test_a_wide_range_gets_a_logarithmic_axis(values, scale):
+    _, lower = draw_sweep([job(str(i), {"l2": l2}, (0.9, 1.0)) for i, l2 in enumerate(values)], ["l2"]).axes
+    assert lower.get_xscale() == scale
+
+
+@pytest.mark.parametrize("values", [[True, False], ["a", "b"], [1, None], [[0], [1]]])
+def test_what_is_no_number_is_named_on_the_axis(values):
+    jobs = [job(str(i), {"key": value}, (0.9, 1.0)) for i, value in enumerate(values)]
+    _, lower = draw_sweep(jobs, ["key"]).axes
+    assert [tick.get_text() for tick in lower.get_xticklabels()] == [f"key={value}" for value in values]
+    assert list(lower.lines[0].get_xdata()) == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("count", "chosen"), [(1, [0]), (2, [0, 9]), (4, [0, 3, 6, 9]), (5, [0, 2, 4, 7, 9]), (10, [*range(10)])]
+)
+def test_evenly_spread_with_both_ends(count, chosen):
+    assert evenly([*range(10)], count) == chosen
+
+
+def test_fewer_than_asked_for_are_all():
+    assert evenly(["a", "b"], 24) == ["a", "b"]
+    assert evenly([], 24) == []
+
+
+@pytest.mark.parametrize("shape", [(1, 10, 783), (10, 784)], ids=["no square", "no path"])
+def test_weights_that_are_no_pictures_are_not_drawn(shape, tmp_path):
+    folder = write_job(tmp_path, 0, ["l2=0"])
+    (found,) = read_jobs(tmp_path)
+    assert best_weights(found).shape == (60, 600, 3)
+    WholeCheckpointIO().save_checkpoint({"state_dict": {"weight": torch.zeros(shape)}}, folder / BEST)
+    assert best_weights(found) is None
+    WholeCheckpointIO().save_checkpoint({"other": 1}, folder / BEST)
+    assert best_weights(found) is None
+    assert best_weights(found._replace(results=[])) is None
+
+
+def test_pictures_of_weights_stand_one_below_the_other_at_one_scale():
+    images = [("wide", np.zeros((60, 600, 3), np.uint8)), ("narrow", np.zeros((120, 60, 3), np.uint8))]
+    figure = draw_weights(images)
+    assert [text.get_text() for text in figure.texts] == ["wide", "narrow"]
+    width, height = figure.get_size_inches()
+    upper, lower = (ax.get_position() for ax in figure.axes)
+    per_pixel = upper.width * width / 600
+    assert lower.width * width == pytest.approx(60 * per_pixel)
+    assert upper.height * height == pytest.approx(60 * per_pixel)
+    assert lower.height * height == pytest.approx(120 * per_pixel)
+    assert lower.y0 == pytest.approx(0)
+    assert upper.y0 > lower.y1
+
+
+def test_a_sweep_in_which_all_failed_leaves_no_picture(tmp_path):
+    write_pictures(tmp_path, [job("a", {"l2": -1})], ["l2"])
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,233 @@
+"""A run as a folder: one process at a time is in it, and what was written down when it began is read back."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+from handgrad.errors import InputError
+from handgrad.files import locked
+from handgrad.runs.folder import CONFIG, FAILED, JOB, LAST, LOCK, LOG, RESULTS, WORDS, RunFolder, latest_run
+from handgrad.runs.results import as_csv
+
+CONFIGURATION = {"l2": [0, 0.02], "lr": 1e-5, "data": {"split": "2024-13-45", "digits": None}, "ü": "null"}
+TYPED = ["task=softmax", "l2=[0,0.02]", "lr=1e-5", "data.root='my data'"]
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch) -> RunFolder:
+    """A run that has begun, its path typed from the current folder."""
+    monkeypatch.chdir(tmp_path)
+    run = RunFolder("outputs/run")
+    run.begin(CONFIGURATION, TYPED, 3)
+    return run
+
+
+def files(run: RunFolder) -> list[str]:
+    return sorted(str(path.relative_to(run.path)) for path in run.path.rglob("*") if path.is_file())
+
+
+# --- who is in it ----------------------------------------------------------------------------------------------------
+
+
+def test_a_second_owner_is_refused_in_one_line(run):
+    with run.owned():
+        with pytest.raises(InputError) as refused, RunFolder(run.path.resolve()).owned():
+            pytest.fail("two runs in one folder")
+        assert str(refused.value) == "outputs/run: a run is under way there"
+    with run.owned():
+        pass
+
+
+def test_a_second_process_is_refused(run):
+    text = "import sys; from handgrad.runs.folder import RunFolder\nwith RunFolder(sys.argv[1]).owned(): print('in')"
+    with run.owned():
+        ended = subprocess.run([sys.executable, "-c", text, str(run.path)], capture_output=True, text=True)
+    assert ended.stdout == ""
+    assert ended.stderr.splitlines()[-1].endswith("InputError: outputs/run: a run is under way there")
+
+
+def test_an_error_ends_the_ownership(run):
+    with pytest.raises(KeyError), run.owned():
+        raise KeyError
+    with run.owned():
+        pass
+
+
+def test_the_folder_is_made_for_its_owner(tmp_path):
+    with RunFolder(tmp_path / "a" / "b").owned():
+        assert files(RunFolder(tmp_path)) == ["a/b/.lock"]
+
+
+def test_it_is_named_as_the_user_would_type_it(tmp_path, monkeypatch):
+    assert str(RunFolder(tmp_path / "run")) == str(tmp_path / "run")
+    monkeypatch.chdir(tmp_path)
+    assert str(RunFolder(tmp_path / "outputs" / "run")) == "outputs/run"
+    assert str(RunFolder("outputs/run")) == "outputs/run"
+
+
+# --- how it came about -----------------------------------------------------------------------------------------------
+
+
+def test_what_was_written_down_is_read_back(run):
+    assert files(run) == [".hydra/config.yaml", ".hydra/hydra.yaml", ".hydra/overrides.yaml"]
+    assert run.config() == CONFIGURATION
+    assert run.words() == TYPED
+    assert run.overrides() == {"task": "softmax", "l2": [0, 0.02], "lr": 1e-5, "data.root": "my data"}
+    assert run.job() == 3
+
+
+def test_a_run_by_itself_has_no_number_and_may_have_no_words(run):
+    run.begin({}, (), None)
+    assert (run.config(), run.words(), run.overrides(), run.job()) == ({}, [], {}, None)
+
+
+def test_the_configuration_is_in_the_order_in_which_it_was_given(run):
+    assert list(run.config()) == list(CONFIGURATION)
+    assert (run.path / CONFIG).read_text(encoding="utf-8").splitlines()[-1] == "ü: 'null'"
+
+
+def test_words_that_yaml_takes_for_something_else_stay_words(run):
+    (run.path / WORDS).write_text("- 5\n- task=softmax\n")
+    assert run.words() == ["5", "task=softmax"]
+
+
+def test_a_new_beginning_forgets_the_failure(run):
+    run.fail("lr=0: accepted is a number > 0")
+    assert (run.path / FAILED).read_text() == "lr=0: accepted is a number > 0\n"
+    run.forget_failure()
+    assert not (run.path / FAILED).exists()
+
+
+READERS = {"config": (CONFIG, "configuration"), "words": (WORDS, "list of words"), "job": (JOB, "description")}
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_a_missing_file_is_one_line(reader, run):
+    name, _ = READERS[reader]
+    (run.path / name).unlink()
+    with pytest.raises(InputError) as caught:
+        getattr(run, reader)()
+    assert str(caught.value) == f"outputs/run/{name}: missing; accepted is the folder of a run that was started"
+
+
+DAMAGED = {"half": b"[task", "bytes": b"\xff\xfe\x00", "zeros": b"\0" * 64, "code": b"!!python/name:os.system", "": b""}
+
+
+@pytest.mark.parametrize("reader", READERS)
+@pytest.mark.parametrize("content", [*DAMAGED.values(), b"5", b"text"], ids=[*DAMAGED, "number", "text"])
+def test_a_damaged_or_foreign_file_is_one_line(reader, content, run):
+    name, what = READERS[reader]
+    (run.path / name).write_bytes(content)
+    with pytest.raises(InputError) as caught:
+        getattr(run, reader)()
+    assert str(caught.value) == f"outputs/run/{name}: damaged, or no {what} of a run"
+
+
+def test_a_list_is_no_configuration_and_a_mapping_no_words(run):
+    for name, content in ((CONFIG, TYPED), (JOB, TYPED), (WORDS, CONFIGURATION)):
+        (run.path / name).write_text(yaml.safe_dump(content))
+    for reader in READERS:
+        with pytest.raises(InputError, match="damaged"):
+            getattr(run, reader)()
+
+
+def test_a_code_in_a_file_does_not_run(run, tmp_path):
+    (run.path / CONFIG).write_text(f"!!python/object/apply:os.mkdir ['{tmp_path / 'ran'}']")
+    with pytest.raises(InputError, match="damaged"):
+        run.config()
+    assert not (tmp_path / "ran").exists()
+
+
+# --- what has come of it ---------------------------------------------------------------------------------------------
+
+
+def test_what_a_run_has(run):
+    def has() -> tuple[bool, bool, bool]:
+        return run.has_words, run.has_checkpoint, run.has_results
+
+    assert has() == (True, False, False)
+    (run.path / LAST).parent.mkdir()
+    (run.path / LAST).touch()
+    assert has() == (True, True, False)
+    (run.path / RESULTS).touch()
+    assert has() == (True, True, True)
+    (run.path / WORDS).unlink()
+    assert has() == (False, True, True)
+    run = RunFolder("outputs/nowhere")
+    assert has() == (False, False, False)
+
+
+@pytest.mark.parametrize("name", [FAILED, RESULTS, LAST, "events.out.tfevents.1"])
+def test_a_folder_is_empty_until_something_came_of_the_run(name, run):
+    (run.path / LOG).touch()
+    with run.owned():
+        assert (run.path / LOCK).exists()
+        assert run.is_empty
+    (run.path / name).parent.mkdir(exist_ok=True)
+    (run.path / name).touch()
+    assert not run.is_empty
+
+
+def test_a_run_with_results_has_not_failed(run):
+    (run.path / RESULTS).write_bytes(as_csv([{"task": "softmax", "val_loss": 0.25}]))
+    run.fail("the table could not be printed")
+    assert not (run.path / FAILED).exists()
+    (row,) = run.results()
+    assert (row["task"], row["val_loss"], row["test_loss"]) == ("softmax", 0.25, None)
+
+
+def test_results_that_cannot_be_read_are_an_error(run):
+    with pytest.raises(FileNotFoundError):
+        run.results()
+    (run.path / RESULTS).write_bytes(b"task\n\xff\n")
+    with pytest.raises(ValueError, match="utf-8"):
+        run.results()
+
+
+# --- the latest ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def outputs(tmp_path, monkeypatch):
+    """Four stopped runs, ``outputs/<day>/0`` saved first, ``3`` last."""
+    monkeypatch.chdir(tmp_path)
+    for number in range(4):
+        run = RunFolder(tmp_path / "outputs" / f"day{number % 2}" / str(number))
+        run.begin({}, [], None)
+        (run.path / LAST).parent.mkdir()
+        (run.path / LAST).touch()
+        os.utime(run.path / LAST, (1000 + number, 1000 + number))
+    return tmp_path / "outputs"
+
+
+def test_the_latest_run_saved_its_state_last(outputs):
+    assert latest_run(outputs).path == outputs / "day1" / "3"
+    os.utime(outputs / "day0" / "0" / LAST, (2000, 2000))
+    found = latest_run(outputs)
+    assert (found.path, str(found)) == (outputs / "day0" / "0", "outputs/day0/0")
+    with found.owned():  # nothing holds it any more
+        pass
+
+
+def test_finished_locked_and_wordless_runs_are_passed_over(outputs):
+    (outputs / "day1" / "3" / RESULTS).touch()
+    (outputs / "day0" / "2" / WORDS).unlink()
+    with locked(outputs / "day1" / "1" / LOCK):
+        assert latest_run(outputs).path == outputs / "day0" / "0"
+    assert latest_run(outputs).path == outputs / "day1" / "1"
+
+
+@pytest.mark.parametrize("name", ["outputs", "elsewhere"])
+def test_without_any_it_is_one_line(name, outputs, tmp_path):
+    for path in outputs.glob(f"*/*/{LAST}"):
+        path.unlink()
+    with pytest.raises(InputError) as caught:
+        latest_run(tmp_path / name)
+    assert str(caught.value) == f"resume=latest: no unfinished run with a checkpoint below {tmp_path / name}/"
+
+
+def test_a_relative_path_will_do(outputs):
+    assert latest_run(outputs.relative_to(outputs.parent)).path == outputs / "day1" / "3"

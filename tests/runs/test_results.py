@@ -1,0 +1,123 @@
+"""``results.csv``: what is written is what is read, to the last bit; and which of its rows is the result."""
+
+import math
+import random
+
+import pytest
+
+from handgrad.runs.results import COLUMNS, DATA, MEASURES, as_csv, number, read_results, selected, table
+
+
+def row(l2: float, val_loss: float, **more: object) -> dict:
+    measured = dict.fromkeys(MEASURES, 0.5) | {"val_loss": val_loss, "weight_norm_squared": 4.0}
+    return {"task": "softmax", "l2": l2, "steps": 240, "best_step": 210, **measured, **more}
+
+
+@pytest.fixture
+def written(tmp_path):
+    """Writes rows and reads them."""
+
+    def written(rows):
+        (tmp_path / "results.csv").write_bytes(as_csv(rows))
+        return read_results(tmp_path / "results.csv")
+
+    return written
+
+
+# --- the file --------------------------------------------------------------------------------------------------------
+
+
+def test_the_columns_are_these_in_this_order():
+    assert " ".join(COLUMNS) == (
+        "task split classes scaling l2 epoch steps best_step "
+        "train_loss val_loss test_loss train_accuracy val_accuracy test_accuracy weight_norm_squared seconds "
+        "last_train_loss last_val_loss last_test_loss last_train_accuracy last_val_accuracy last_test_accuracy "
+        "last_weight_norm_squared"
+    )
+    assert set(DATA) < set(COLUMNS)
+
+
+def test_what_is_read_is_what_was_written(written):
+    rng = random.Random(0)
+    rows = [
+        {name: rng.lognormvariate(0, 20) for name in COLUMNS} | {"task": "softmax", "split": "full", "scaling": "x/255"}
+        for _ in range(20)
+    ]
+    assert written(rows) == rows
+
+
+def test_what_is_not_measured_is_an_empty_cell_and_none(written):
+    (found,) = written([{"task": "logistic", "l2": 0, "val_loss": 0.25, "test_loss": None}])
+    assert list(found) == COLUMNS
+    assert {name: value for name, value in found.items() if value is not None} == {
+        "task": "logistic",
+        "l2": 0.0,
+        "val_loss": 0.25,
+    }
+
+
+def test_the_file_is_plain():
+    header, line, end = as_csv([row(0.02, 1e-5, classes="3 2", seconds=1.5)]).decode().split("\n")
+    assert header == ",".join(COLUMNS)
+    assert line == "softmax,,3 2,,0.02,,240,210,0.5,1e-05,0.5,0.5,0.5,0.5,4.0,1.5,,,,,,,"
+    assert end == ""
+
+
+def test_text_that_csv_must_quote_comes_back(written):
+    told = 'x / 255, then "centred"\r\nby column – über'
+    (found,) = written([row(0, 1, scaling=told)])
+    assert found["scaling"] == told
+
+
+def test_no_rows_are_a_header(written):
+    assert as_csv([]) == (",".join(COLUMNS) + "\n").encode()
+    assert written([]) == []
+
+
+def test_a_name_that_is_no_column_is_refused():
+    with pytest.raises(ValueError, match="val_los"):
+        as_csv([{"val_los": 1}])
+
+
+def test_a_missing_file_is_an_error(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        read_results(tmp_path / "results.csv")
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("", None), ("0", 0.0), ("-1.5e-3", -0.0015), ("inf", math.inf), ("softmax", "softmax"), ("3 2", "3 2")],
+)
+def test_numbers(text, value):
+    assert number(text) == value
+    assert type(number(text)) is type(value)
+
+
+# --- what is made of the rows ----------------------------------------------------------------------------------------
+
+
+def test_the_smallest_validation_loss_is_selected():
+    rows = [row(0, 0.3), row(0.02, 0.2), row(2, 0.4)]
+    assert selected(rows) is rows[1]
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 2, 0)])
+def test_of_equal_losses_the_larger_l2_is_selected(order):
+    rows = [row(0, 0.2), row(0.02, 0.2), row(2, 0.3)]
+    assert selected([rows[i] for i in order]) is rows[1]
+
+
+def test_the_table_has_a_line_per_row_and_ends_with_the_norm():
+    rows = [row(0, 0.25, weight_norm_squared=6.25), row(0.002, 12.34567, steps=7)]
+    assert table(rows).splitlines() == [
+        "   l2  steps  best at  train loss  val loss  test loss  train accuracy  val accuracy  test accuracy     ‖w‖",
+        "    0    240      210      0.5000    0.2500     0.5000          0.5000        0.5000         0.5000  2.5000",
+        "0.002      7      210      0.5000   12.3457     0.5000          0.5000        0.5000         0.5000  2.0000",
+    ]
+
+
+def test_the_table_leaves_out_a_set_that_there_is_not():
+    rows = [row(0, 0.0, test_loss=None, test_accuracy=None)]
+    heading, line = table(rows).splitlines()
+    assert "test" not in heading
+    assert line.split() == ["0", "240", "210", "0.5000", "0.0000", "0.5000", "0.5000", "2.0000"]

@@ -1,0 +1,44 @@
+"""Which error is whose, and the name that was meant."""
+
+import pytest
+
+from handgrad.errors import GradientError, InputError, nearest
+
+
+def test_what_catches_them():
+    """Unusable input is a ValueError, as in scikit-learn; a wrong gradient is none: no other input would mend it."""
+    assert issubclass(InputError, ValueError)
+    assert issubclass(GradientError, RuntimeError)
+    assert not issubclass(GradientError, ValueError)
+    assert str(InputError("lr=0: accepted is a number > 0")) == "lr=0: accepted is a number > 0"
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("sofmax", "; did you mean 'softmax'?"),
+        ("softmax", "; did you mean 'softmax'?"),
+        ("logit", "; did you mean 'logistic'?"),
+        ("adam", ""),
+        ("", ""),
+        (3, ""),
+        (None, ""),
+    ],
+)
+def test_the_nearest_name(name, hint):
+    assert nearest(name, ["logistic", "softmax"]) == hint
+
+
+def test_one_name_of_several_is_offered():
+    assert nearest("course_l3", (f"course_{task}" for task in ("l2", "softmax", "logistic"))) == (
+        "; did you mean 'course_l2'?"
+    )
+
+
+def test_half_of_the_letters_are_enough_and_fewer_are_not():
+    assert nearest("abxx", ["abcd"]) == "; did you mean 'abcd'?"
+    assert nearest("abxx", ["abcde"]) == ""
+
+
+def test_nothing_is_near_where_nothing_is_accepted():
+    assert nearest("lr", []) == ""

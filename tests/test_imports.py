@@ -1,0 +1,70 @@
+"""Imports point one way, from the command line down to pure mathematics, and no two modules have one name."""
+
+import ast
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "src" / "handgrad"
+# Each room, and those that it may look into.
+MATHS = {"functions", "compat", "errors"}
+BELOW: dict[str, set[str]] = {
+    "errors": set(),
+    "compat": set(),
+    "files": {"errors"},
+    "functions": {"compat", "errors"},
+    "solvers": MATHS,
+    "data": {"errors", "files"},
+    "models": MATHS | {"data"},
+    "runs": {"errors", "files"},
+    "loggers": {"errors", "runs"},
+    "plots": {"errors", "files", "loggers", "runs"},
+    "callbacks": MATHS | {"data", "loggers", "models", "plots", "runs"},
+    "training": MATHS | {"data", "models", "solvers"},
+    "fit": MATHS | {"callbacks", "data", "files", "loggers", "models", "runs", "solvers", "training"},
+    "cli": {"errors", "files", "fit", "plots", "runs"},
+}
+FILES = sorted(path for path in PACKAGE.rglob("*.py") if path.name != "__init__.py")
+
+
+def room(module: str) -> str:
+    """Returns the room of a module that is named from the package down."""
+    return module.split(".")[1] if "." in module else ""
+
+
+def imported(path: Path) -> set[str]:
+    """Returns the rooms that a file imports from, wherever in the file it does."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+        names += [name.name for name in node.names] if isinstance(node, ast.Import) else []
+        found |= {room(name) for name in names if name.split(".")[0] == "handgrad"}
+    return found - {""}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_point_down(path):
+    here = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    assert imported(path) <= BELOW[here] | {here}
+
+
+def test_the_mathematics_needs_torch_alone():
+    for path in (PACKAGE / "functions").glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [node.module] if isinstance(node, ast.ImportFrom) else []
+            names += [name.name for name in node.names] if isinstance(node, ast.Import) else []
+            third_party = {name.split(".")[0] for name in names} - {"handgrad", "torch"}
+            assert third_party <= {"collections", "dataclasses", "functools", "typing"}, path
+
+
+def test_no_two_modules_have_one_name():
+    names = Counter(path.stem for path in FILES)
+    assert [name for name, count in names.items() if count > 1] == []
+
+
+def test_each_module_has_its_test_file():
+    tests = Path(__file__).parent
+    for path in FILES:
+        place = path.relative_to(PACKAGE)
+        assert (tests / place.parent / f"test_{place.name}").is_file(), f"no tests/{place.parent}/test_{place.name}"

@@ -1,0 +1,62 @@
+"""How many cores a process may use, and sums over processes."""
+
+import os
+
+import pytest
+import torch
+import torch.distributed
+
+from handgrad.training.processes import cores, total
+
+
+@pytest.mark.parametrize(("told", "expected"), [("3", 3), ("1", 1), ("6,2", 6)])
+def test_a_process_that_is_told_its_share_keeps_to_it(told, expected, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", told)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(16)), raising=False)
+    assert cores() == expected
+
+
+@pytest.mark.parametrize("told", [None, "", "0", "-2", "many", "1.5"])
+def test_else_it_counts_the_cores_that_it_may_run_on(told, monkeypatch):
+    if told is None:
+        monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    else:
+        monkeypatch.setenv("OMP_NUM_THREADS", told)
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {1, 5, 7} if process == 0 else set(), raising=False)
+    assert cores() == 3
+
+
+@pytest.mark.parametrize(("count", "expected"), [(12, 12), (None, 1)])
+def test_where_no_system_tells_that_it_counts_all(count, expected, monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: count)
+    assert cores() == expected
+
+
+@pytest.fixture
+def group(tmp_path):
+    """A group of one process, which meets itself in a file."""
+    store = torch.distributed.FileStore(str(tmp_path / "store"), 1)
+    torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
+    yield
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.int64])
+def test_total_gives_the_very_tensor(group, dtype):
+    tensor = torch.arange(5, dtype=dtype)
+    assert total(tensor) is tensor
+    assert tensor.tolist() == [0, 1, 2, 3, 4]
+
+
+def test_total_is_a_sum(monkeypatch):
+    """All of it is one call: torch adds up unless it is told to do something else."""
+    asked = []
+    monkeypatch.setattr(torch.distributed, "all_reduce", lambda *tensors, **how: asked.append((tensors, how)))
+    tensor = torch.ones(2)
+    total(tensor)
+    (((reduced,), how),) = asked
+    assert reduced is tensor
+    assert how.get("op", torch.distributed.ReduceOp.SUM) == torch.distributed.ReduceOp.SUM

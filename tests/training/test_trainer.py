@@ -1,0 +1,106 @@
+"""Lightning's Trainer as it is set up here: a batch is a block, each is validated, and nothing is added."""
+
+import signal
+from itertools import chain
+from pathlib import Path
+
+import pytest
+import pytorch_lightning as pl
+import torch
+
+from handgrad.callbacks.progress_bar import UpdateProgressBar
+from handgrad.compat import count_updates
+from handgrad.training.trainer import block_trainer
+from tests.data.test_base import clouds
+
+
+class Recorder(pl.LightningModule):
+    """Trains nothing; writes down what it is given, and ends after ``last`` updates."""
+
+    def __init__(self, last: int = 10**9) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.parameter = torch.nn.Parameter(torch.zeros(1))
+        self.last, self.seen = last, []
+
+    def training_step(self, block, _):
+        self.seen.append(("train", block.first, len(block)))
+        count_updates(self.trainer, len(block))
+
+    def validation_step(self, batch, _):
+        self.seen.append(("check", self.global_step, *batch))
+        self.trainer.should_stop = self.global_step >= self.last
+
+    def configure_optimizers(self):
+        """None."""
+
+
+@pytest.fixture
+def trainer(tmp_path, monkeypatch):
+    """Makes a trainer, in an empty folder."""
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+
+    def trainer(*callbacks, folder=tmp_path / "run", **settings):
+        return block_trainer(list(callbacks), folder, logger=False, accelerator="cpu", **settings)
+
+    return trainer
+
+
+def test_nothing_of_lightnings_own_is_added(trainer, tmp_path):
+    callback = pl.Callback()
+    loop = trainer(callback, max_epochs=1)
+    assert loop.callbacks == [callback]
+    assert loop.checkpoint_callback is None
+    assert loop.progress_bar_callback is None
+    assert loop.loggers == []
+    assert loop.default_root_dir == str(tmp_path / "run")
+    assert trainer(max_epochs=1).callbacks == []
+
+
+def test_a_progress_bar_is_the_one_that_is_given(trainer):
+    bar = UpdateProgressBar()
+    loop = trainer(bar, max_epochs=1)
+    assert loop.callbacks == [bar]
+    assert loop.progress_bar_callback is bar
+
+
+def test_each_block_is_trained_and_then_validated(trainer, tmp_path, capfd):
+    model, data = Recorder(), clouds(epochs=3)
+    loop = trainer(max_epochs=3)
+    loop.fit(model, datamodule=data)
+    steps = ((("train", first, 5), ("check", first + 5, "val", "train")) for first in range(0, 75, 5))
+    assert model.seen == [*chain(*steps)]  # no sanity check before the first, no further one at an epoch's end
+    assert loop.global_step == data.total_updates == 75
+    assert [path.name for path in tmp_path.rglob("*")] == ["here"]  # and nothing was written
+    assert capfd.readouterr().out == ""
+
+
+@pytest.mark.parametrize("last", [5, 15, 25, 30])
+def test_a_stop_is_obeyed_after_the_check_that_wants_it(last, trainer):
+    model = Recorder(last)
+    trainer(max_epochs=3).fit(model, datamodule=clouds(epochs=3))
+    assert model.seen[-1][:2] == ("check", last)
+
+
+def test_other_arguments_are_lightnings_and_what_is_fixed_cannot_be_set(trainer):
+    loop = trainer(max_epochs=7, precision="64-true")
+    assert (loop.max_epochs, loop.min_epochs, loop.precision) == (7, 0, "64-true")
+    for name in ("val_check_interval", "enable_checkpointing", "default_root_dir", "use_distributed_sampler"):
+        with pytest.raises(TypeError, match=name):
+            trainer(**{name: None})
+
+
+def test_lightning_saves_and_loads_nothing_by_itself_under_slurm(trainer, tmp_path, monkeypatch):
+    """With requeueing on, it would write hpc_ckpt_1.ckpt on SIGUSR1, and load that in every later run there."""
+    for name, value in {"SLURM_JOB_ID": "1", "SLURM_NTASKS": "1", "SLURM_JOB_NAME": "train"}.items():
+        monkeypatch.setenv(name, value)
+    for name in ("SLURM_PROCID", "SLURM_LOCALID", "SLURM_NODEID"):
+        monkeypatch.setenv(name, "0")
+    Path("hpc_ckpt_1.ckpt").write_bytes(b"of another run")
+    handlers = []
+    watching = pl.Callback()
+    watching.on_train_start = lambda *_: handlers.append(signal.getsignal(signal.SIGUSR1))
+    for folder in (tmp_path / "run", None):
+        trainer(watching, folder=folder, max_epochs=1).fit(Recorder(), datamodule=clouds(epochs=1))
+    assert handlers == [signal.SIG_DFL] * 2
