@@ -21,7 +21,7 @@ from handgrad.runs.signals import is_first_process
 log = logging.getLogger(__name__)
 
 
-def parts(cfg: DictConfig, folder: Path) -> dict[str, Any]:
+def arguments(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     """Returns what ``fit`` is called with for a run in ``folder``."""
     from hydra.utils import instantiate  # Lightning is imported from here on: its lines reach the run's log
 
@@ -43,16 +43,17 @@ def parts(cfg: DictConfig, folder: Path) -> dict[str, Any]:
 def train(cfg: DictConfig, run: RunFolder) -> float:
     """Trains what ``cfg`` describes in a run's folder, from its checkpoint on if there is one; not what has finished.
 
-    Returns the validation loss of the selected l2.
+    Returns the validation loss of the selected l2; NaN where a finished run's results cannot be read.
     """
     if run.has_results:
         log.info("%s has finished already", run)
-        return selected(run.results())["val_loss"]
-    arguments = parts(cfg, run.path)
+        rows = run.results_or_none()
+        return selected(rows)["val_loss"] if rows else math.nan
+    given = arguments(cfg, run.path)
 
     from handgrad.fit import fit
 
-    result = fit(**arguments)
+    result = fit(**given)
     if is_first_process():
         print(table(result.rows), f"\nFiles: {run}")
     return result.selected["val_loss"]
@@ -65,9 +66,9 @@ def main(cfg: DictConfig) -> float:
     of_sweep = context.mode == RunMode.MULTIRUN
     run = RunFolder(context.runtime.output_dir)
     with one_run(run, of_sweep):
-        check(cfg, of_sweep)
-        if is_first_process() and not run.has_results:
+        if is_first_process() and not (run.has_results or run.has_checkpoint):
             run.begin(resolved(cfg), context.overrides.task, context.job.num if of_sweep else None)
+        check(cfg, of_sweep)
         return train(cfg, run)
     return math.nan
 

@@ -199,7 +199,7 @@ def run(overrides: Sequence[str], *, alone: bool = False, test: bool = False, de
         cfg = configure(folder, overrides)
         start = time.perf_counter()
         with suppress(Trained):
-            fit(**train.parts(cfg, folder) | (BARE if alone else {}))
+            fit(**train.arguments(cfg, folder) | (BARE if alone else {}))
         whole = time.perf_counter() - start
     torch.set_num_threads(threads)
     return stopwatch.run(whole)

@@ -5,6 +5,7 @@ import time
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
+from handgrad.files import replace_file
 from handgrad.plots.style import save
 from report import figures
 from report.derivation import render_file
@@ -44,9 +45,9 @@ def report(folder: Path, derivation: Path) -> Path:
         facts = {name: split.result() for name, split in zip(SPLITS, splits, strict=True)}
 
     rows = numbers(facts["report"], facts["course"], small)
-    (folder / "numbers.csv").write_text(as_csv(rows), encoding="utf-8")
+    replace_file(folder / "numbers.csv", as_csv(rows).encode())
     text = page(folder / "figures", facts, small, rows, render_file(derivation))
-    (folder / "index.html").write_text(text, encoding="utf-8")
+    replace_file(folder / "index.html", text.encode())
     return folder / "index.html"
 
 

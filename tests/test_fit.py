@@ -28,6 +28,9 @@ from handgrad.solvers.solve import solve
 from handgrad.training.trainer import block_trainer
 from tests.data.test_base import Clouds, clouds
 
+pytestmark = pytest.mark.slow  # trains
+
+
 SOURCE = Path(__file__).parents[1] / "src"
 L2 = (0.0, 0.05, 1.0)
 SOLVERS = {
@@ -308,3 +311,24 @@ def test_importing_it_imports_no_hydra(here):
     assert {"handgrad", "pytorch_lightning"} <= modules
     assert "hydra" not in modules
     assert not any(here.iterdir())
+
+
+class Twice(SGD):
+    """SGD that has nothing more to do after two blocks for entry 1, and after three for all."""
+
+    def init(self, weight, bias):
+        object.__setattr__(self, "blocks", 0)
+        return super().init(weight, bias)
+
+    def step(self, objective, state, block, active):
+        object.__setattr__(self, "blocks", self.blocks + 1)
+        return super().step(objective, state, block, active)
+
+    def done(self, state):
+        return torch.tensor([self.blocks >= 3, self.blocks >= 2, self.blocks >= 3])
+
+
+def test_a_solver_that_is_done_ends_the_run():
+    data = clouds(shuffle=True)
+    rows = fitted(solver=Twice(lr=0.1), data=data).rows
+    assert [row["steps"] // data.check_interval for row in rows] == [3, 2, 3]

@@ -37,10 +37,15 @@ def imported(path: Path) -> set[str]:
     """Returns the rooms that a file imports from, wherever in the file it does."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
-        names += [name.name for name in node.names] if isinstance(node, ast.Import) else []
+        names = []
+        if isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{path}: imports are named from the package down"
+            whole = node.module == "handgrad"
+            names = [f"handgrad.{name.name}" for name in node.names] if whole else [str(node.module)]
+        elif isinstance(node, ast.Import):
+            names = [name.name for name in node.names]
         found |= {room(name) for name in names if name.split(".")[0] == "handgrad"}
-    return found - {""}
+    return found - {"", "__version__"}
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))

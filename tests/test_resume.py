@@ -2,6 +2,7 @@
 
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -57,7 +58,7 @@ def unbroken(run) -> Path:
 
 @pytest.mark.parametrize("seed", range(6))
 def test_killed_at_a_random_update_it_goes_on_bit_for_bit(seed, run, unbroken, monkeypatch):
-    """The kill is an exception out of the middle of a block: what was saved before is all that is left.
+    """The kill is an exception out of a gradient: what was saved before is all that is left, if anything was.
 
     With two threads it falls into a block that is trained ahead.
     """
@@ -166,3 +167,52 @@ def test_a_checkpoint_of_another_model_is_refused(run):
         run("experiment=report_logistic", "epochs=1", "l2=0.5", "logger=none", name="a")
     with pytest.raises(InputError, match=r"lr=0.04: the run was started with lr=0.05"):
         run("experiment=report_logistic", "epochs=1", "lr=0.04", "logger=none", name="a")
+
+
+def stopped(command, tmp_path: Path) -> Path:
+    """Leaves a run that was stopped before its results; returns its folder."""
+    assert command("experiment=report_logistic", "epochs=1", "threads=1", "hydra.run.dir=outputs/x").code == 0
+    (tmp_path / "outputs/x/results.csv").unlink()
+    return tmp_path / "outputs/x"
+
+
+@pytest.mark.parametrize(
+    ("file", "before", "after", "line"),
+    [
+        ("optimizer/sgd.yaml", "momentum: 0.0", "momentum: 0.5", "optimizer.momentum=0.5: the run was started with"),
+        (
+            "data/mnist.yaml",
+            "seed: ${seed}",
+            "seed: ${epochs}",
+            "data.seed=1: the run was started with data.seed=0",
+        ),
+        ("config.yaml", "batch_size: 128", "batch_size: 64", "batch_size=128"),
+    ],
+)
+def test_an_edited_configuration_is_refused_by_name(file, before, after, line, command, tmp_path, monkeypatch):
+    """Of conf/, between a run's stop and its going on; a value that the run's own words set is not an edit."""
+    folder = stopped(command, tmp_path)
+    shutil.copytree(CONF, tmp_path / "conf")
+    edited = tmp_path / "conf" / file
+    assert before in edited.read_text()
+    edited.write_text(edited.read_text().replace(before, after))
+    monkeypatch.setattr("handgrad.cli.configuration.CONF", tmp_path / "conf")
+    ended = command("resume=outputs/x")
+    if file == "config.yaml":  # the experiment sets it
+        assert ended.code == 0, ended.err
+        return
+    assert ended.code == 1
+    assert f"error: {line}" in ended.err
+    assert not (folder / "results.csv").exists()
+
+
+def test_a_sweeps_run_goes_on_with_other_threads_and_keeps_its_words(command, tmp_path):
+    words = ("-m", "experiment=report_logistic", "epochs=1", "l2=0,0.1", "hydra.sweep.dir=outputs/sweep", "logger=none")
+    assert command(*words, "threads=1").code == 0
+    run = next(tmp_path.glob("outputs/sweep/*l2=0,*"))
+    (run / "results.csv").unlink()
+    before = (run / ".hydra/overrides.yaml").read_bytes()
+    ended = command(*words, "threads=2")
+    assert ended.code == 0, ended.err
+    assert (run / "results.csv").exists()
+    assert (run / ".hydra/overrides.yaml").read_bytes() == before

@@ -55,6 +55,7 @@ def fit(
     """Trains ``model`` on ``data`` by ``solver``, and evaluates its best and its last weights on every set.
 
     Args:
+        model: goes on from the weights that it has.
         callbacks: what observes, saves and stops the training.
         folder: of the run: checkpoints go there, ``results.csv`` at the end; from a checkpoint that is there already
             the run goes on. None: nothing is written.
@@ -71,7 +72,7 @@ def fit(
     settings = dict(described(data, model, solver) if settings is None else settings)
     if folder is None and any(isinstance(callback, Checkpointing) for callback in callbacks):
         raise InputError("folder=None: with Checkpointing among the callbacks, accepted is a folder to save in")
-    loop = block_trainer(
+    lightning = block_trainer(
         callbacks=list(callbacks),
         logger=logger or False,
         folder=folder,
@@ -80,11 +81,12 @@ def fit(
         **trainer,
     )
     checkpoint = folder and Path(folder) / LAST
-    with pipeline(solver, threads, loop) as model.pipeline:
-        loop.fit(model, datamodule=data, ckpt_path=checkpoint if checkpoint and checkpoint.exists() else None)
-        loop.test(model, datamodule=data, verbose=False)
+    data.setup()  # reading may use all threads, training will not
+    with pipeline(solver, threads, lightning) as model.pipeline:
+        lightning.fit(model, datamodule=data, ckpt_path=checkpoint if checkpoint and checkpoint.exists() else None)
+        lightning.test(model, datamodule=data, verbose=False)
     rows = result_rows(model, data, model.pipeline.seconds)
-    if loop.is_global_zero:
+    if lightning.is_global_zero:
         if logger:
             logger.log_end(settings, rows)
         if folder:
@@ -96,17 +98,18 @@ def described(data: LinearDataModule, model: LinearClassifier, solver: Solver) -
     """Returns what sets a run apart from others, as far as its objects tell."""
     names = ("batch_size", "shuffle", "seed", "epochs", "train_size")
     hparams = {name: model.hparams[name] for name in ("l2", "penalize_bias")}
-    return {"task": model.task, "solver": repr(solver), **hparams, **{name: getattr(data, name) for name in names}}
+    of_data = {"data": type(data).__name__, **{name: getattr(data, name) for name in names}, **data.about()}
+    return {"task": model.task, "solver": repr(solver), **hparams, **of_data}
 
 
-def pipeline(solver: Solver, threads: int | str, loop: pl.Trainer) -> Pipeline:
+def pipeline(solver: Solver, threads: int | str, lightning: pl.Trainer) -> Pipeline:
     """Returns the pipeline for what Lightning's Trainer runs on."""
     return Pipeline(
         solver,
         threads,
-        local_processes=loop.num_devices,
-        total=total if loop.world_size > 1 else None,
-        side_by_side=loop.strategy.root_device.type == "cpu" and loop.precision != "bf16-mixed",
+        local_processes=lightning.num_devices,
+        total=total if lightning.world_size > 1 else None,
+        side_by_side=lightning.strategy.root_device.type == "cpu" and lightning.precision != "bf16-mixed",
     )
 
 

@@ -1,5 +1,7 @@
 """Bad input: one line that names the thing, what was found and what is accepted; exit code not 0; nothing left."""
 
+import csv
+
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -118,7 +120,7 @@ def test_bad_input_is_one_line(words, line, command, tmp_path):
     assert len(told) == 1
     assert line in told[0]
     assert "Traceback" not in ended.err
-    assert not list(tmp_path.glob("outputs/**/.hydra")), "a run that never started leaves no folder"
+    assert not list(tmp_path.glob("outputs/*/*")), "a run that never started leaves no folder"
 
 
 def test_help_names_the_settings(command):
@@ -144,6 +146,30 @@ def test_a_sweep_survives_a_failed_run_and_names_it(command, tmp_path):
     assert "failed: epochs=1,experiment=report_logistic,l2=-1,logger=none: l2=-1: accepted is" in ended.err
     finished = {path.parent.name for path in tmp_path.glob("outputs/sweep/*/results.csv")}
     assert finished == {f"epochs=1,experiment=report_logistic,l2={l2},logger=none" for l2 in ("0", "0.2")}
+
+
+def test_a_failed_run_stands_in_its_sweeps_table(command, tmp_path):
+    words = ("-m", "experiment=report_logistic", "l2=0,-1", "epochs=1", "hydra.sweep.dir=outputs/sweep", "logger=none")
+    assert "l2=-1  failed" in command(*words).out
+    with open(tmp_path / "outputs/sweep/results.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["l2"], row["status"]) for row in rows] == [("0.0", "ok"), ("-1", "failed")]
+
+
+def test_a_sweep_with_a_value_of_a_wrong_type_is_refused_before_it_starts(command, tmp_path):
+    ended = command("-m", "experiment=report_logistic", "lr=0.1,abc", "epochs=1", "hydra.sweep.dir=outputs/sweep")
+    assert (ended.code, ended.err) == (1, "error: lr=abc: accepted is a number > 0\n")
+    assert not (tmp_path / "outputs/sweep").exists()
+
+
+def test_a_finished_run_whose_results_are_lost_is_left_alone(command, tmp_path):
+    words = ("-m", "experiment=report_logistic", "l2=0,0.1", "epochs=1", "hydra.sweep.dir=outputs/sweep", "logger=none")
+    assert command(*words).code == 0
+    damaged = next(tmp_path.glob("outputs/sweep/*l2=0,*/results.csv"))
+    damaged.write_text("")
+    ended = command(*words)
+    assert "has finished already" in ended.err
+    assert "Traceback" not in ended.err
 
 
 def test_a_run_wants_a_folder_of_its_own(command, tmp_path):

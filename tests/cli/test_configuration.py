@@ -1,13 +1,19 @@
 """Every file of conf/ composes into something that can be built."""
 
+import inspect
+
 import pytest
 import torch
-from hydra.utils import instantiate
-from omegaconf import OmegaConf
+from hydra.utils import get_class, instantiate
+from omegaconf import ListConfig, OmegaConf
 
 from handgrad.cli.configuration import CONF, TARGETS, check, check_targets
 from handgrad.errors import InputError
+from handgrad.fit import fit
 from handgrad.training.trainer import block_trainer
+
+pytestmark = pytest.mark.slow  # composes each file of conf/
+
 
 OPTIONS = sorted((path.parent.name, path.stem) for path in CONF.glob("*/*.yaml"))
 
@@ -78,3 +84,18 @@ def test_the_list_of_classes_has_no_strays():
     }
     assert named == TARGETS | {"handgrad.cli.endings.SweepEnd"}
     check_targets([])
+
+
+def test_defaults_of_the_library_are_those_of_the_configuration(composed):
+    """Where a class has a default for those who use it without Hydra."""
+    for words in ((), ("optimizer=adam",)):
+        cfg = composed(*words)
+        nodes = [cfg.optimizer, cfg.task.model, *cfg.callbacks.values()]
+        for node in nodes:
+            parameters = inspect.signature(get_class(node._target_)).parameters.values()
+            defaults = {found.name: found.default for found in parameters if found.default is not found.empty}
+            found = {name: node[name] for name in defaults.keys() & node.keys()}
+            assert {name: tuple(v) if isinstance(v, ListConfig) else v for name, v in found.items()} == {
+                name: defaults[name] for name in found
+            }
+    assert inspect.signature(fit).parameters["threads"].default == composed("threads=auto").threads

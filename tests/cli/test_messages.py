@@ -13,6 +13,8 @@ from handgrad.cli.messages import DISK, first_line, one_line, unknown_key, unkno
 from handgrad.errors import GradientError, InputError
 from handgrad.runs.overrides import parse_overrides
 
+pytestmark = pytest.mark.slow  # composes for Hydra's own wording
+
 
 @pytest.fixture
 def said(composed):

@@ -31,7 +31,7 @@ WRONG = {
     "optimizer.momentum": ([-0.1, 1, NAN, "abc", True], 0.9),
     "optimizer.betas": ([[0.9], [0.9, 0.9, 0.9], [0.9, 1], [-0.1, 0], 0.9, ["a", "b"]], [0, 0]),
     "trainer.accelerator": (["gpuu", "", 1], "gpu"),
-    "trainer.devices": ([0, -1, "auto", [0], True, 1.0], 2),
+    "trainer.devices": ([0, -1, "all", [], ["0"], True, 1.0], [0]),
     "trainer.strategy": (["fsdp", "ddp_spawn", 1], "ddp"),
     "trainer.precision": (["16-mixed", "16-true", 32], "64-true"),
     "callbacks.gradient_check.tolerance": ([0, -1, NAN, INF, True], 1),

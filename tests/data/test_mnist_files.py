@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from handgrad import files
 from handgrad.data import mnist_files
 from handgrad.data.mnist_files import PINS, Pin, prepare
 from handgrad.errors import InputError
@@ -59,6 +60,7 @@ def refuse_writing(monkeypatch) -> None:
         return opening(path, flags, *args, **kwargs)
 
     monkeypatch.setattr(os, "open", read_only_open)
+    monkeypatch.setattr(files, "open", lambda path, mode: read_only_open(path, os.O_RDWR), raising=False)
 
 
 @pytest.mark.parametrize("name", PINS)
@@ -184,6 +186,7 @@ def test_files_that_torchvision_would_prefer_unverified_are_refused(name, tmp_pa
 
 EXTRACT = """
 import json, os, sys
+from handgrad import files
 from handgrad.data import mnist_files
 mnist_files.PINS = {name: mnist_files.Pin(*pin) for name, pin in json.loads(sys.argv[2]).items()}
 if sys.argv[3] == "stop half-way":

@@ -50,6 +50,7 @@ def test_gradcheck(shape):
     assert torch.autograd.gradgradcheck(l2_penalty, arguments, check_fwd_over_rev=True, check_batched_grad=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scale", [1, 0])
 def test_second_derivatives(scale):
     parameter, l2 = random_arguments(2, 3, 2)

@@ -119,6 +119,7 @@ def test_cases_are_of_all_kinds():
     assert len(kinds) == 2 * 2 * len(ROWS)
 
 
+@pytest.mark.slow
 def test_hessian_vector_product_is_forward_mode_of_the_gradient(name):
     """By torch.func of the very Functions that train, whose derivative is proven in test_transforms.py."""
     for problem in problems(name, range(20)):

@@ -1,6 +1,7 @@
 """What both models share: parameters with a path axis, each entry's best weights, and what a checkpoint must be."""
 
 import copy
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -54,6 +55,9 @@ class Plain:
 
     def train(self, block):
         return torch.full((len(block), 3), 0.5, dtype=torch.float64)
+
+    def done(self):
+        return torch.zeros(3, dtype=torch.bool)
 
     def sums(self, outputs, *tasks):
         self.outputs.append(outputs)
@@ -144,7 +148,7 @@ def test_at_the_start_l2_is_as_precise_as_the_parameters():
 def test_a_training_step_counts_the_updates_of_entries_that_train(monkeypatch):
     model, counted = made(), []
     monkeypatch.setattr("handgrad.models.linear_classifier.count_updates", lambda trainer, n: counted.append(n))
-    model._trainer = object()
+    model._trainer = SimpleNamespace(should_stop=False)
     model.active[1] = 0
     loader = BlockLoader(*samples(), batch_size=3, epochs=1, check_interval=4, shuffle=False, seed=0, step=lambda: 0)
     losses = [model.training_step(block, 0) for block in loader]

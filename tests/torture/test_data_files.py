@@ -110,6 +110,7 @@ def test_a_read_only_folder_is_told_when_it_must_be_written(raw, command, monkey
         return opening(path, flags, *args, **kwargs)
 
     monkeypatch.setattr(os, "open", read_only)
+    monkeypatch.setattr("handgrad.files.open", lambda path, mode: read_only(path, os.O_RDWR), raising=False)
     assert command(*WORDS).code == 0
     (raw / LABELS).unlink()
     assert_refused(command(*WORDS), "data/MNIST/raw: MNIST files must be written here", "Permission denied")

@@ -104,3 +104,12 @@ def test_lightning_saves_and_loads_nothing_by_itself_under_slurm(trainer, tmp_pa
     for folder in (tmp_path / "run", None):
         trainer(watching, folder=folder, max_epochs=1).fit(Recorder(), datamodule=clouds(epochs=1))
     assert handlers == [signal.SIG_DFL] * 2
+
+
+def test_torchrun_inside_a_job_of_slurm_is_torchrun(trainer, monkeypatch):
+    place = {"SLURM_NTASKS": "1", "SLURM_JOB_NAME": "train", "SLURM_PROCID": "0", "SLURM_LOCALID": "0"}
+    place |= {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "GROUP_RANK": "0", "LOCAL_WORLD_SIZE": "2"}
+    place |= {"TORCHELASTIC_RUN_ID": "x", "MASTER_ADDR": "localhost", "MASTER_PORT": "1"}
+    for name, value in place.items():
+        monkeypatch.setenv(name, value)
+    assert trainer(max_epochs=1, devices=2, strategy="ddp").strategy.cluster_environment.world_size() == 2

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from handgrad.cli.configuration import CONF, register
-from handgrad.cli.endings import failures, tell_stopped
+from handgrad.cli.endings import failures, forget_sweep, tell_stopped
 from handgrad.cli.messages import one_line
 from handgrad.errors import InputError
 from handgrad.runs.folder import LAST, WORDS, RunFolder, latest_run
@@ -57,6 +57,7 @@ def command_line() -> Iterator[RunFolder | None]:
         if (line := one_line(error)) is None:
             raise
         failures.append(line)
+        forget_sweep()
         print(f"error: {line}", file=sys.stderr)
     if failures:
         sys.exit(1)

@@ -94,10 +94,13 @@ def plain(cfg: Any, resolve: bool = False) -> dict[str, Any]:
 
 
 def identity(cfg: DictConfig) -> dict[str, Any]:
-    """Returns what a run is told by: every value by dotted key, without those that conf/ links to another key."""
+    """Returns what a run is told by: every value by dotted key but ``threads``, which changes no bit.
+
+    Those that conf/ links to another key come last: what a user has set is named first.
+    """
     found = dict(leaves(plain(cfg)))
-    linked = {key for key in found if "." in key and is_link(found[key]) and key not in DEFAULTS}
-    return {key: value for key, value in leaves(resolved(cfg)) if key not in linked}
+    values = [(key, value) for key, value in leaves(resolved(cfg)) if key != "threads"]
+    return dict(sorted(values, key=lambda entry: "." in entry[0] and is_link(found[entry[0]])))
 
 
 def is_link(value: Any) -> bool:

@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import yaml
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
@@ -19,7 +18,7 @@ from handgrad.cli.messages import one_line
 from handgrad.files import replace_file
 from handgrad.runs.folder import FAILED, RESULTS, RunFolder
 from handgrad.runs.signals import Interrupted, is_first_process
-from handgrad.runs.sweep import as_csv, read_jobs, swept_keys, table, unfinished
+from handgrad.runs.sweep import as_csv, read_jobs, started_with, swept_keys, table, unfinished
 
 log = logging.getLogger(__name__)
 
@@ -71,12 +70,18 @@ def told(run: RunFolder, of_sweep: bool) -> Iterator[None]:
             run.fail(said)
 
 
+def forget_sweep() -> None:
+    """Removes the folder of a sweep none of whose jobs has begun: its words were refused."""
+    if sweeping and {path.name for path in sweeping[-1].iterdir()} <= {"multirun.yaml"}:
+        shutil.rmtree(sweeping.pop())
+
+
 def tell_stopped(stop: Interrupted) -> None:
     """Says where a run or a sweep was stopped, and the command that goes on."""
     name = signal.Signals(stop.number).name
     if sweeping:
-        given = yaml.safe_load((sweeping[-1] / "multirun.yaml").read_text())["hydra"]["overrides"]
-        words = [*given["task"], *(word for word in given["hydra"] if re.match(r"hydra[/.]launcher\b", word))]
+        words, of_hydra = started_with(sweeping[-1])
+        words += [word for word in of_hydra if re.match(r"hydra[/.]launcher\b", word)]
         print(f"\nStopped by {name}. Runs of the sweep that have not finished:", file=sys.stderr)
         for overrides in unfinished(sweeping[-1]):
             print(f"  {' '.join(overrides)}", file=sys.stderr)

@@ -112,7 +112,15 @@ class Adam:
 @dataclass
 class Trainer:
     accelerator: str = setting("what it runs on", one_of("auto", "cpu", "gpu", "cuda", "mps"))
-    devices: Any = setting("processes, each with a device or its share of the cores", whole(1))
+    devices: Any = setting(
+        "processes, each with a device or its share of the cores; a list: these devices",
+        (
+            "a whole number >= 1, auto, or a list of devices' numbers",
+            lambda x: (
+                x == "auto" or (x != [] and all(map(is_whole, x)) if isinstance(x, list) else is_whole(x) and x >= 1)
+            ),
+        ),
+    )
     strategy: str = setting("ddp: several processes share each mini-batch", AUTO_OR_DDP)
     # Those that need no scaling of the loss.
     precision: str = setting("of parameters and products", one_of("32-true", "64-true", "bf16-true", "bf16-mixed"))

@@ -42,7 +42,7 @@ SOFTMAX = Loss(linear_cross_entropy, softmax_curvature)
 LOGISTIC = Loss(linear_binary_cross_entropy, sigmoid_curvature)
 
 
-class Part(NamedTuple):
+class Chunk(NamedTuple):
     """Rows that are evaluated at once, and what they count in the mean over all rows of all processes."""
 
     fraction: float
@@ -116,16 +116,16 @@ class Objective:
         self, weight: Tensor, bias: Tensor, input: Tensor, target: Tensor, sample_weight: Tensor | None = None
     ) -> Tensor:
         """Returns ``J`` (L,) in float64; not differentiable, see ``gradient``."""
-        parts = self._parts(None, sample_weight, input, target)
-        sums = _added_up(self._loss(weight, bias, part) for part in parts)
+        chunks = self._chunks(None, sample_weight, input, target)
+        sums = _added_up(self._loss(weight, bias, chunk) for chunk in chunks)
         (loss,) = sums or (weight.new_zeros(len(weight), dtype=torch.float64),)
         loss = loss if self.total is None else self.total(loss)
         return loss + self.penalty(weight, bias).double() if self.penalized else loss
 
-    def _loss(self, weight: Tensor, bias: Tensor, part: Part) -> tuple[Tensor]:
-        input, target = part.tensors
-        loss, _ = self.loss.function(input.to(weight.dtype), weight, target, bias, _like(part.sample_weight, weight))
-        return (loss.double() * part.fraction,)
+    def _loss(self, weight: Tensor, bias: Tensor, chunk: Chunk) -> tuple[Tensor]:
+        input, target = chunk.tensors
+        loss, _ = self.loss.function(input.to(weight.dtype), weight, target, bias, _like(chunk.sample_weight, weight))
+        return (loss.double() * chunk.fraction,)
 
     def gradient(
         self,
@@ -152,8 +152,8 @@ class Objective:
         """
         weight, bias = weight.detach().requires_grad_(), bias.detach().requires_grad_()
         active = torch.ones_like(self.l2, dtype=weight.dtype) if active is None else active
-        parts = self._parts(share, sample_weight, input, target)
-        sums = _added_up(self._loss_and_gradient(weight, bias, active, part) for part in parts)
+        chunks = self._chunks(share, sample_weight, input, target)
+        sums = _added_up(self._loss_and_gradient(weight, bias, active, chunk) for chunk in chunks)
         loss, dweight, dbias = sums or (
             weight.new_zeros(len(weight), dtype=torch.float64),
             torch.zeros_like(weight),
@@ -164,14 +164,14 @@ class Objective:
         self._add_penalty_gradient(dweight, dbias, weight, bias, active)
         return loss, dweight, dbias
 
-    def _loss_and_gradient(self, weight: Tensor, bias: Tensor, active: Tensor, part: Part) -> tuple[Tensor, ...]:
+    def _loss_and_gradient(self, weight: Tensor, bias: Tensor, active: Tensor, chunk: Chunk) -> tuple[Tensor, ...]:
         with torch.enable_grad():
-            input, target = part.tensors
-            sample_weight = _like(part.sample_weight, weight)
+            input, target = chunk.tensors
+            sample_weight = _like(chunk.sample_weight, weight)
             loss, _ = self.loss.function(input.to(weight.dtype), weight, target, bias, sample_weight)
-        if part.fraction == 1:
+        if chunk.fraction == 1:
             return loss.detach().double(), *quick_grad(loss, (weight, bias), active)
-        return loss.detach().double() * part.fraction, *quick_grad(loss, (weight, bias), active * part.fraction)
+        return loss.detach().double() * chunk.fraction, *quick_grad(loss, (weight, bias), active * chunk.fraction)
 
     @torch.no_grad()
     def hessian_vector_product(
@@ -181,19 +181,21 @@ class Objective:
 
         No target is asked for: the Hessian does not depend on it.
         """
-        parts = self._parts(None, sample_weight, input)
-        sums = _added_up(self._loss_curvature(weight, bias, v, c, part) for part in parts)
+        chunks = self._chunks(None, sample_weight, input)
+        sums = _added_up(self._loss_curvature(weight, bias, v, c, chunk) for chunk in chunks)
         hv, hc = sums or (torch.zeros_like(v), torch.zeros_like(c))
         if self.total is not None:
             hv, hc = self._over_processes(hv, hc)
         self._add_penalty_gradient(hv, hc, v, c, torch.ones_like(self.l2, dtype=v.dtype))  # linear: its own derivative
         return hv, hc
 
-    def _loss_curvature(self, weight: Tensor, bias: Tensor, v: Tensor, c: Tensor, part: Part) -> tuple[Tensor, Tensor]:
-        x, s = part.tensors[0].to(weight.dtype), _like(part.sample_weight, weight)
+    def _loss_curvature(
+        self, weight: Tensor, bias: Tensor, v: Tensor, c: Tensor, chunk: Chunk
+    ) -> tuple[Tensor, Tensor]:
+        x, s = chunk.tensors[0].to(weight.dtype), _like(chunk.sample_weight, weight)
         z = linear_map(x, weight) + bias.unsqueeze(2)
         u = linear_map(x, v) + c.unsqueeze(2)
-        dp = self.loss.curvature(z, u) * (part.fraction * (1 / len(x) if s is None else sample_shares(s)))
+        dp = self.loss.curvature(z, u) * (chunk.fraction * (1 / len(x) if s is None else sample_shares(s)))
         dp = dp.to(weight.dtype)
         return dp @ x, dp.sum(2)
 
@@ -207,16 +209,16 @@ class Objective:
         if self.penalize_bias:
             add_l2_gradient(dbias, bias, l2, active)
 
-    def _parts(self, share: float | None, sample_weight: Tensor | None, *tensors: Tensor) -> Iterable[Part]:
+    def _chunks(self, share: float | None, sample_weight: Tensor | None, *tensors: Tensor) -> Iterable[Chunk]:
         """Returns the chunks that have a weight."""
         samples = len(tensors[0])
         if sample_weight is not None and sample_weight.shape != (samples,):
             raise ValueError(f"sample_weight has shape {tuple(sample_weight.shape)}; expected (N,) with N = {samples}")
         if (self.rows is None or samples <= self.rows) and (self.total is None or share is not None):
-            return (Part(1.0 if share is None else share, sample_weight, tensors),)
-        return self._weighed_parts(share, sample_weight, *tensors)
+            return (Chunk(1.0 if share is None else share, sample_weight, tensors),)
+        return self._weighed_chunks(share, sample_weight, *tensors)
 
-    def _weighed_parts(self, share: float | None, sample_weight: Tensor | None, *tensors: Tensor) -> Iterator[Part]:
+    def _weighed_chunks(self, share: float | None, sample_weight: Tensor | None, *tensors: Tensor) -> Iterator[Chunk]:
         rows = self.rows or max(len(tensors[0]), 1)
         chunks = list(zip(*(tensor.split(rows) for tensor in tensors), strict=True))
         weights: Sequence[Tensor | None] = [None] * len(chunks)
@@ -231,7 +233,7 @@ class Objective:
             raise ValueError("the samples' weights add up to 0; the mean over samples without weight does not exist")
         for chunk, weight, count in zip(chunks, weights, counts, strict=True):
             if count:
-                yield Part((1.0 if share is None else share) * count / whole, weight, chunk)
+                yield Chunk((1.0 if share is None else share) * count / whole, weight, chunk)
 
     def _over_processes(self, *terms: Tensor) -> Iterator[Tensor]:
         """Adds all terms up over the processes by one call, in the dtype of the first."""

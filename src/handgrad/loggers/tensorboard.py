@@ -135,8 +135,11 @@ class TensorBoardPathLogger(Logger):
     @rank_zero_only
     def log_end(self, hparams: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> None:
         """Logs hyperparameters and each classifier's l2 with its results, for the HParams tab, and saves."""
-        shown = {key.removesuffix(".name"): value for key, value in hparams.items() if not key.endswith("_target_")}
-        shown = {key: value if isinstance(value, bool | int | float) else str(value) for key, value in shown.items()}
+        shown: dict[str, bool | int | float | str] = {}
+        for key, value in sorted(hparams.items(), key=lambda entry: entry[0].count(".")):
+            linked = any(name.split(".")[-1] == key.split(".")[-1] for name in shown)  # conf/ repeats it
+            if not key.endswith("_target_") and not linked:
+                shown[key.removesuffix(".name")] = value if isinstance(value, bool | int | float) else str(value)
         metrics = [{f"final/{name}": row[name] for name in MEASURES if name in row} for row in rows]
         self.log_results([{**shown, "l2": row["l2"]} for row in rows], metrics)
         self.save()

@@ -26,6 +26,8 @@ class Loop(Protocol):
 
     def train(self, block: Block) -> Tensor: ...
 
+    def done(self) -> Tensor: ...
+
     def sums(self, outputs: int, *tasks: tuple[Callable[[Tensor, Tensor], Tensor], Samples]) -> list[Tensor]: ...
 
     def state_dict(self) -> dict[str, Any]: ...
@@ -125,6 +127,8 @@ class LinearClassifier(pl.LightningModule):
         losses = self.pipeline.train(block)
         count_updates(self.trainer, len(block))
         self.steps += len(block) * self.active.to(torch.int64)
+        self.active[self.pipeline.done()] = 0
+        self.trainer.should_stop |= not self.active.any()
         return losses
 
     @torch.inference_mode()

@@ -11,6 +11,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
+from handgrad.files import replace_file
+
 if TYPE_CHECKING:
     from matplotlib.typing import RcKeyType  # from matplotlib 3.11
 
@@ -84,6 +86,5 @@ def svg(figure: Figure) -> bytes:
 
 def save(figure: Figure, folder: Path, name: str) -> None:
     """Writes ``name.png`` and ``name.svg`` into ``folder``."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{name}.png").write_bytes(png(figure))
-    (folder / f"{name}.svg").write_bytes(svg(figure))
+    replace_file(folder / f"{name}.png", png(figure))
+    replace_file(folder / f"{name}.svg", svg(figure))

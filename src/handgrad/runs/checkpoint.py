@@ -78,6 +78,8 @@ def plain(value: Any) -> Any:
     """Returns ``value`` in types that are loaded without running code: other numbers and objects as numbers or text."""
     if isinstance(value, Mapping):
         return {str(key): plain(inner) for key, inner in value.items()}
+    if hasattr(value, "tolist"):  # an array, a tensor, a scalar of theirs
+        value = value.tolist()
     if isinstance(value, Sequence) and not isinstance(value, str):
         return [plain(inner) for inner in value]
     if isinstance(value, Integral | Real) and not isinstance(value, bool):

@@ -1,7 +1,8 @@
 """A run as a folder: what stands where, who owns it, whether it has finished, and what it left."""
 
+import csv
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,7 @@ class RunFolder:
     def fail(self, told: str) -> None:
         """Keeps the reason why the run failed."""
         if not self.has_results:
-            (self.path / FAILED).write_text(told + "\n", encoding="utf-8")
+            replace_file(self.path / FAILED, f"{told}\n".encode())
 
     def forget_failure(self) -> None:
         (self.path / FAILED).unlink(missing_ok=True)
@@ -114,6 +115,14 @@ class RunFolder:
         """Returns the rows of its results; raises an OSError or a ValueError where they cannot be read."""
         return read_results(self.path / RESULTS)
 
+    def results_or_none(self) -> list[Row]:
+        """Returns the same rows; none where they are missing or cannot be read."""
+        try:
+            rows = self.results()
+        except (OSError, ValueError, csv.Error):
+            return []
+        return rows if all(isinstance(row.get("val_accuracy"), float) for row in rows) else []
+
     def _read(self, name: Path, kind: type, what: str) -> Any:
         path = RunFolder(self.path / name)
         try:
@@ -133,7 +142,7 @@ def latest_run(outputs: Path) -> RunFolder:
     for path in reversed(saved):
         run = RunFolder(path.parents[1].resolve())
         if run.has_words and not run.has_results:
-            with locked(run.path / LOCK) as free:
+            with suppress(OSError), locked(run.path / LOCK) as free:  # one that cannot be written cannot go on
                 if free:
                     return run
     raise InputError(f"resume=latest: no unfinished run with a checkpoint below {outputs}/")

@@ -33,22 +33,23 @@ class Job(NamedTuple):
         return ", ".join(f"{key}={self.overrides.get(key)}" for key in keys) or self.folder.name
 
 
-def started_with(sweep: Path) -> list[str]:
-    """Returns the words that a sweep was started with, without Hydra's own."""
-    return list(yaml.safe_load((sweep / "multirun.yaml").read_text())["hydra"]["overrides"]["task"])
+def started_with(sweep: Path) -> tuple[list[str], list[str]]:
+    """Returns the words that a sweep was started with: those of its jobs, and Hydra's own."""
+    given = yaml.safe_load((sweep / "multirun.yaml").read_text(encoding="utf-8"))["hydra"]["overrides"]
+    return list(given["task"]), list(given["hydra"])
 
 
 def unfinished(sweep: Path) -> list[list[str]]:
     """Returns the words of each run of a sweep that has no results yet."""
     finished = [sorted(RunFolder(results.parent).words()) for results in sweep.glob(f"*/{RESULTS}")]
-    return [job for job in split_words(started_with(sweep)) if sorted(job) not in finished]
+    return [job for job in split_words(started_with(sweep)[0]) if sorted(job) not in finished]
 
 
 def latest_sweep(outputs: Path, words: Sequence[str]) -> Path:
     """Returns the folder of the latest sweep below ``outputs`` that was started with these words."""
     started = sorted(outputs.glob("**/multirun.yaml"), key=lambda path: path.stat().st_mtime)
     for path in reversed(started):
-        if started_with(path.parent) == list(words):
+        if started_with(path.parent)[0] == list(words):
             return path.parent
     raise InputError(f"resume=true: no sweep below {outputs}/ was started with {' '.join(words)}")
 
@@ -62,18 +63,9 @@ def read_jobs(folder: Path) -> list[Job]:
             overrides, number = run.overrides(), run.job()
         except Exception:  # whatever is wrong with the files of a job, the others are summed up
             overrides, number = {}, None
-        job = Job(run.path, overrides, results_or_none(run))
-        found.append((math.inf if number is None else number, run.path.name, job))
+        job = Job(run.path, overrides, run.results_or_none())
+        found.append((number if isinstance(number, int) else math.inf, run.path.name, job))
     return [job for *_, job in sorted(found, key=lambda entry: entry[:2])]
-
-
-def results_or_none(run: RunFolder) -> list[Row]:
-    """Returns the rows of a job's results; none when they are missing or unreadable."""
-    try:
-        rows = run.results()
-    except (OSError, ValueError, csv.Error):
-        return []
-    return rows if all(isinstance(row.get("val_accuracy"), float) for row in rows) else []
 
 
 def swept_keys(jobs: Sequence[Job]) -> list[str]:

@@ -13,9 +13,11 @@ class Block(Protocol):
     """What one step works on: mini-batches ``input (B, D), target (B,)``, one after the other.
 
     Attributes:
+        first: index of the update that its first mini-batch makes, counted from 0.
         share: of each mini-batch's samples that this process sees, 1 when it is the only one.
     """
 
+    first: int
     share: float
 
     def __len__(self) -> int: ...

@@ -100,7 +100,8 @@ class Pipeline:
         self.parts: list[Part] = []
         self.ahead: list[Callable[[], None]] = []  # what makes the next block's updates, in whatever threads call it
         self.memory: dict[str, Tensor] = {}  # of a solver that goes on
-        self.seconds = 0.0  # trained before this process
+        self.seconds = 0.0  # from the first update to the latest check, in earlier processes too
+        self.began: float | None = None
 
     def __enter__(self) -> "Pipeline":
         self.torchs_threads = torch.get_num_threads()
@@ -134,15 +135,19 @@ class Pipeline:
             self.parts = [Part(self.solver, objective, self.whole, part) for part in rows]
         ahead = ", the next block's updates meanwhile" if self.parts and self.pool else ""
         log.info("Threads: %d for an evaluation%s; 1 for an update", self.threads, ahead)
-        self.started = time.monotonic() - self.seconds
 
     def finish(self) -> None:
-        """Ends the training; the clock stops."""
-        self.seconds = time.monotonic() - self.started
-        self.parts, self.ahead = [], []
+        """Ends the training."""
+        self.parts, self.ahead, self.began = [], [], None
+
+    def done(self) -> Tensor:
+        """Returns ``(L,)``, true for the entries at which the solver has nothing more to do."""
+        return self.solver.done(self.whole)
 
     def train(self, block: Block) -> Tensor:
         """Makes the updates of ``block``, or takes over those made ahead; returns the losses before each, (B, L)."""
+        if self.began is None:
+            self.began = time.monotonic() - self.seconds
         if not self.parts:
             return self.solver.step(self.objective, self.whole, block, self.active)
         to_be_made = [part for part in self.parts if not part.is_valid(self.active)]
@@ -167,6 +172,8 @@ class Pipeline:
         ]
         meanwhile, self.ahead = self.ahead, []
         results = iter(self.run([*meanwhile, *chain(*parts)])[len(meanwhile) :])
+        if self.began is not None:
+            self.seconds = time.monotonic() - self.began
         return [sum(islice(results, len(part))) for part in parts]  # in order, whoever made them
 
     def run(self, calls: Sequence[Callable[[], Any]]) -> list[Any]:
@@ -190,7 +197,7 @@ class Pipeline:
     def state_dict(self) -> dict[str, Any]:
         """Returns what a run needs to go on, besides the parameters themselves."""
         memory = {name: tensor for name, tensor in self.whole.tensors().items() if name not in ("weight", "bias")}
-        return {"memory": memory, "seconds": time.monotonic() - self.started, **here()}
+        return {"memory": memory, "seconds": self.seconds, **here()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Makes ``start`` go on from ``state``; says when bits may differ."""

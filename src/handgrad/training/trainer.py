@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-from pytorch_lightning.plugins.environments import SLURMEnvironment
+from pytorch_lightning.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
 
 from handgrad.compat import ignore_known_warnings
 
@@ -25,7 +25,8 @@ def block_trainer(
     """
     ignore_known_warnings()
     # Under SLURM Lightning would save on SIGUSR1 by itself, and load that in every later run started there.
-    cluster = [SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else []
+    alone = SLURMEnvironment.detect() and not TorchElasticEnvironment.detect()  # Lightning asks torchrun first
+    cluster = [SLURMEnvironment(auto_requeue=False)] if alone else []
     return pl.Trainer(
         val_check_interval=1,  # a check after every block
         min_epochs=0,  # 1 would put a stop off to the epoch's end
