@@ -41,8 +41,11 @@ SLOW = {
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if SLOW & set(getattr(item, "fixturenames", ())):
+        fixtures = set(getattr(item, "fixturenames", ()))
+        if SLOW & fixtures:
             item.add_marker("slow")
+        if {"run", "server"} & fixtures:
+            item.add_marker("no_cover")  # coverage makes long trainings half as long again, and others cover the same
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -22,7 +22,7 @@ from tests.functions.contract import (
 
 CASES = range(1000)
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.no_cover]
 
 
 WEIGHTED = pytest.mark.parametrize("weighted", [False, True], ids=["equal weights", "sample weights"])

@@ -12,6 +12,7 @@ from handgrad.data.mnist_files import PINS
 from tests.conftest import DATA
 
 LABELS, IMAGES = "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte"
+FLAGS = os.O_RDWR | os.O_CREAT | os.O_TRUNC  # of open(path, "wb")
 WORDS = ("experiment=report_logistic", "epochs=1", "logger=none")
 
 
@@ -110,7 +111,9 @@ def test_a_read_only_folder_is_told_when_it_must_be_written(raw, command, monkey
         return opening(path, flags, *args, **kwargs)
 
     monkeypatch.setattr(os, "open", read_only)
-    monkeypatch.setattr("handgrad.files.open", lambda path, mode: read_only(path, os.O_RDWR), raising=False)
+    monkeypatch.setattr(
+        "handgrad.files.open", lambda path, mode: os.fdopen(read_only(path, FLAGS), mode), raising=False
+    )
     assert command(*WORDS).code == 0
     (raw / LABELS).unlink()
     assert_refused(command(*WORDS), "data/MNIST/raw: MNIST files must be written here", "Permission denied")

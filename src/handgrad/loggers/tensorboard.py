@@ -64,6 +64,31 @@ def checksum(data: bytes) -> bytes:
     return struct.pack("<I", ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF)
 
 
+HIDDEN: tuple[str, ...] = (
+    "_target_",
+    "task.",
+    "callbacks.",
+    "logger.",
+    "trainer.accelerator",
+    "trainer.devices",
+    "trainer.strategy",
+)
+HIDDEN += ("data.root",)
+
+
+def shown_hparams(settings: Mapping[str, Any]) -> dict[str, bool | int | float | str]:
+    """Returns the settings that make a result, for the HParams tab: none of how it is watched, each by its last name.
+
+    So conf/'s links, which repeat a value under the same name, show once.
+    """
+    shown: dict[str, bool | int | float | str] = {}
+    for key, value in settings.items():
+        key = key.removesuffix(".name")
+        if not any(part in key for part in HIDDEN):
+            shown[key.split(".")[-1]] = value if isinstance(value, bool | int | float) else str(value)
+    return shown
+
+
 class TensorBoardPathLogger(Logger):
     """Writes the metrics of L classifiers so that TensorBoard overlays them like the runs of a sweep.
 
@@ -135,11 +160,7 @@ class TensorBoardPathLogger(Logger):
     @rank_zero_only
     def log_end(self, hparams: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> None:
         """Logs hyperparameters and each classifier's l2 with its results, for the HParams tab, and saves."""
-        shown: dict[str, bool | int | float | str] = {}
-        for key, value in sorted(hparams.items(), key=lambda entry: entry[0].count(".")):
-            linked = any(name.split(".")[-1] == key.split(".")[-1] for name in shown)  # conf/ repeats it
-            if not key.endswith("_target_") and not linked:
-                shown[key.removesuffix(".name")] = value if isinstance(value, bool | int | float) else str(value)
+        shown = shown_hparams(hparams)
         metrics = [{f"final/{name}": row[name] for name in MEASURES if name in row} for row in rows]
         self.log_results([{**shown, "l2": row["l2"]} for row in rows], metrics)
         self.save()
