@@ -43,12 +43,15 @@ def arguments(cfg: DictConfig, folder: Path) -> dict[str, Any]:
 def train(cfg: DictConfig, run: RunFolder) -> float:
     """Trains what ``cfg`` describes in a run's folder, from its checkpoint on if there is one; not what has finished.
 
-    Returns the validation loss of the selected l2; NaN where a finished run's results cannot be read.
+    Returns the validation loss of the selected l2.
+
+    Raises:
+        InputError: the run finished with other settings, or what it left is damaged.
     """
     if run.has_results:
+        rows = run.results_of(identity(cfg))
         log.info("%s has finished already", run)
-        rows = run.results_or_none()
-        return selected(rows)["val_loss"] if rows else math.nan
+        return selected(rows)["val_loss"]
     given = arguments(cfg, run.path)
 
     from handgrad.fit import fit

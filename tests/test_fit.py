@@ -16,7 +16,7 @@ from handgrad.callbacks.divergence_check import DivergenceCheck
 from handgrad.callbacks.early_stopping import PathEarlyStopping
 from handgrad.callbacks.gradient_check import GradientCheck
 from handgrad.errors import InputError
-from handgrad.fit import fit, pipeline
+from handgrad.fit import described, fit, pipeline
 from handgrad.functions.objective import SOFTMAX, Objective
 from handgrad.loggers.tensorboard import TensorBoardPathLogger
 from handgrad.models.softmax_regression import SoftmaxRegression
@@ -106,7 +106,7 @@ def test_a_row_for_each_l2_tells_what_its_classifier_measures():
         about |= {"epoch": 3, "steps": 75, "best_step": int(model.best_step[entry])}
         assert {name: row[name] for name in about} == about
         assert row["seconds"] > 0
-        assert set(row) == set(COLUMNS) - {"split"}  # that is of another data source
+        assert set(row) == set(described(data, model, SGD(lr=0.5), {"accelerator": "cpu"})) | set(COLUMNS)
     assert result.rows[1]["best_step"] < 75, "the test wants best weights that are not the last"
 
 
@@ -115,8 +115,9 @@ def test_a_run_leaves_its_results_and_its_weights_in_its_folder(tmp_path, here):
     result = fitted(Checkpointing(), folder=str(folder), settings=BEFORE)
     files = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
     assert files == {"results.csv", "checkpoints/last.ckpt", "checkpoints/best.ckpt"}
-    assert (folder / "results.csv").read_text().splitlines()[0].split(",") == COLUMNS
-    assert read_results(folder / "results.csv") == [{name: row.get(name) for name in COLUMNS} for row in result.rows]
+    columns = [*(name for name in BEFORE if name != "l2"), *COLUMNS]
+    assert (folder / "results.csv").read_text().splitlines()[0].split(",") == columns
+    assert read_results(folder / "results.csv") == [{name: row.get(name) for name in columns} for row in result.rows]
     for name, weight in (("last", result.model.weight), ("best", result.model.best_weight)):
         saved = torch.load(folder / "checkpoints" / f"{name}.ckpt", weights_only=True)
         assert torch.equal(saved["state_dict"]["weight"], weight)
@@ -199,9 +200,9 @@ def test_other_settings_are_refused_by_name(now, told, tmp_path):
 
 CHANGES = {
     "l2": ({"l2": (0, 0.5)}, r"l2=\[0\.0, 0\.5\]: the run was started with l2=\[0\.0, 0\.05, 1\.0\]"),
-    "solver": ({"solver": SOLVERS["adam"]}, r"solver=Adam\(.*: the run was started with solver=SGD\("),
+    "solver": ({"solver": SOLVERS["adam"]}, r"optimizer=Adam\(.*: the run was started with optimizer=SGD\("),
     "momentum": ({"solver": SGD(lr=0.1, momentum=0.5)}, r"momentum=0\.5\): the run was started with"),
-    "data": ({"data": clouds(shuffle=False)}, "shuffle=False: the run was started with shuffle=True"),
+    "data": ({"data": clouds(shuffle=False)}, "data.shuffle=False: the run was started with data.shuffle=True"),
 }
 
 

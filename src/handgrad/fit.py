@@ -13,9 +13,9 @@ from handgrad.errors import InputError
 from handgrad.files import replace_file
 from handgrad.loggers.tensorboard import TensorBoardPathLogger
 from handgrad.models.linear_classifier import LinearClassifier
-from handgrad.runs.checkpoint import WholeCheckpointIO
+from handgrad.runs.checkpoint import WholeCheckpointIO, plain
 from handgrad.runs.folder import LAST, RESULTS
-from handgrad.runs.results import DATA, Row, as_csv, selected
+from handgrad.runs.results import Row, as_csv, selected, shown
 from handgrad.solvers.protocol import Solver
 from handgrad.training.pipeline import Pipeline
 from handgrad.training.processes import total
@@ -27,7 +27,7 @@ class Result:
     """What came of a run.
 
     Attributes:
-        rows: a row of results per l2 value, in the order given; see ``handgrad.runs.results.COLUMNS``.
+        rows: a row of results per l2 value, in the order given: settings, then ``handgrad.runs.results.COLUMNS``.
         model: with its last weights; ``best_weight`` and ``best_bias`` are those with the smallest validation loss.
     """
 
@@ -60,8 +60,8 @@ def fit(
         folder: of the run: checkpoints go there, ``results.csv`` at the end; from a checkpoint that is there already
             the run goes on. None: nothing is written.
         logger: of curves and pictures.
-        settings: how the run came about, by dotted key: for TensorBoard's hyperparameters, and for the checkpoints,
-            from which a run goes on with the same settings only. None: what ``described`` returns.
+        settings: what the result follows from, by dotted key: columns of the results and of TensorBoard's
+            hyperparameters; from a checkpoint a run goes on with the same ones only. None: what ``described`` returns.
         threads: processor threads, or ``"auto"``: one per core.
         trainer: arguments of Lightning's Trainer, like ``accelerator``, ``devices`` and ``precision``.
 
@@ -69,7 +69,7 @@ def fit(
         InputError: something given is unusable, or training diverged.
         GradientError: (by the callback ``GradientCheck``) the derived gradient is wrong.
     """
-    settings = dict(described(data, model, solver) if settings is None else settings)
+    settings = dict(described(data, model, solver, trainer) if settings is None else settings)
     if folder is None and any(isinstance(callback, Checkpointing) for callback in callbacks):
         raise InputError("folder=None: with Checkpointing among the callbacks, accepted is a folder to save in")
     lightning = block_trainer(
@@ -85,7 +85,7 @@ def fit(
     with pipeline(solver, threads, lightning) as model.pipeline:
         lightning.fit(model, datamodule=data, ckpt_path=checkpoint if checkpoint and checkpoint.exists() else None)
         lightning.test(model, datamodule=data, verbose=False)
-    rows = result_rows(model, data, model.pipeline.seconds)
+    rows = result_rows(model, data, settings, model.pipeline.seconds)
     if lightning.is_global_zero:
         if logger:
             logger.log_end(settings, rows)
@@ -94,12 +94,21 @@ def fit(
     return Result(rows, model)
 
 
-def described(data: LinearDataModule, model: LinearClassifier, solver: Solver) -> dict[str, Any]:
-    """Returns what sets a run apart from others, as far as its objects tell."""
-    names = ("batch_size", "shuffle", "seed", "epochs", "train_size")
-    hparams = {name: model.hparams[name] for name in ("l2", "penalize_bias")}
-    of_data = {"data": type(data).__name__, **{name: getattr(data, name) for name in names}, **data.about()}
-    return {"task": model.task, "solver": repr(solver), **hparams, **of_data}
+def described(
+    data: LinearDataModule, model: LinearClassifier, solver: Solver, trainer: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Returns what a result follows from, as far as the objects tell, under the names of the command line."""
+    of_source = {name: value for name, value in data.about().items() if name not in LinearDataModule.about(data)}
+    of_data = {name: getattr(data, name) for name in ("shuffle", "train_size")}
+    return {
+        "task": model.task,
+        "data": type(data).__name__,
+        "optimizer": repr(solver),
+        **{f"data.{name}": value for name, value in (of_source | of_data).items()},
+        **{f"trainer.{name}": value for name, value in plain(trainer).items()},
+        **{name: model.hparams[name] for name in ("l2", "penalize_bias")},
+        **{name: getattr(data, name) for name in ("epochs", "batch_size", "seed")},
+    }
 
 
 def pipeline(solver: Solver, threads: int | str, lightning: pl.Trainer) -> Pipeline:
@@ -113,15 +122,17 @@ def pipeline(solver: Solver, threads: int | str, lightning: pl.Trainer) -> Pipel
     )
 
 
-def result_rows(model: LinearClassifier, data: LinearDataModule, seconds: float) -> list[Row]:
-    """Returns the rows of ``results.csv``: what the model is, what became of each classifier and what it measures."""
-    about = {name: value for name, value in data.about().items() if name in DATA}
-    about["classes"] = " ".join(map(str, data.classes))
+def result_rows(
+    model: LinearClassifier, data: LinearDataModule, settings: Mapping[str, Any], seconds: float
+) -> list[Row]:
+    """Returns the rows of ``results.csv``: settings, what became of each classifier and what it measures."""
+    given = {key: shown(value) for key, value in settings.items() if key != "l2"}
+    about = {"classes": " ".join(map(str, data.classes)), "scaling": data.scaling}
     final = {name: values.tolist() for name, values in model.final.items()}
     counts = zip(model.hparams["l2"], model.steps.tolist(), model.best_step.tolist(), strict=True)
     return [
         {
-            "task": model.task,
+            **given,
             **about,
             "l2": l2,
             "epoch": -(-steps // data.batches),

@@ -7,6 +7,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from handgrad.cli.configuration import folder_name
 from handgrad.files import locked
+from tests.conftest import results
 
 NUMBER = "accepted is a number > 0"
 WHOLE = "accepted is a whole number >= 1"
@@ -133,9 +134,66 @@ def test_help_names_the_settings(command):
 def test_folder_names_are_one_short_folder():
     assert folder_name("l2=0.2,task=softmax") == "l2=0.2,task=softmax"
     assert "/" not in folder_name("data.root=../../x")
-    long = [folder_name(f"l2={list(range(200))}{end}") for end in "ab"]
-    assert all(len(name) <= 120 for name in long)
-    assert long[0] != long[1]
+    assert folder_name("") == "defaults", "else the job would train in the sweep's own folder"
+
+
+@pytest.mark.parametrize(
+    "jobs",
+    [
+        [f"l2={list(range(200))}{end}" for end in "ab"],
+        [f"data.root={name}" for name in ("a b", "a_b", "a/b", "a:b", "a  b")],
+        ["", "defaults=1"],
+    ],
+)
+def test_different_jobs_never_share_a_folder(jobs):
+    names = {folder_name(job) for job in jobs}
+    assert len(names) == len(jobs)
+    assert all(0 < len(name) <= 120 for name in names)
+
+
+@pytest.mark.parametrize("launcher", [(), ("hydra/launcher=joblib", "hydra.launcher.n_jobs=1")], ids=["", "joblib"])
+@pytest.mark.parametrize(
+    ("swept", "folders"),
+    [
+        (("threads=1,2",), ["threads=1", "threads=2"]),
+        (("threads=1",), ["threads=1"]),
+        (("logger=none,tensorboard",), ["logger=none", "logger=tensorboard"]),
+    ],
+)
+def test_every_job_of_a_sweep_trains_in_a_folder_of_its_own(swept, folders, launcher, command, tmp_path):
+    words = ("experiment=report_logistic", "epochs=1", "hydra.sweep.dir=outputs/sweep")
+    ended = command("-m", *words, *swept, *launcher)
+    assert (ended.code, ended.out.count("Files: ")) == (0, 1 + len(folders)), ended.err
+    found = sorted(
+        path.parent.name.rpartition("report_logistic,")[2] for path in tmp_path.glob("outputs/sweep/*/*.csv")
+    )
+    assert found == folders
+    assert not (tmp_path / "outputs" / "sweep" / "checkpoints").exists()
+    rows = results(tmp_path / "outputs" / "sweep")
+    assert [row["status"] for row in rows] == ["ok"] * len(folders)
+    text = (tmp_path / "outputs" / "sweep" / "results.csv").read_text()
+    assert ",28,25," in text, "counts stay whole in a sweep's table"
+
+
+def test_finished_means_with_these_very_settings(command, tmp_path):
+    """Without checkpoints a folder with results was all that was looked at."""
+    words = ("experiment=report_logistic", "epochs=1", "callbacks.checkpoint=null", "hydra.run.dir=outputs/run")
+    assert command(*words).code == 0
+    before = (tmp_path / "outputs/run/results.csv").read_bytes()
+    again = command(*words, "logger=none", "threads=2")
+    assert (again.code, "outputs/run has finished already" in again.err) == (0, True), again.err
+    for word, told in {
+        "optimizer=adam": "optimizer=adam: outputs/run holds a run that finished with optimizer=sgd",
+        "data.digits=[2,3]": "data.digits=[2, 3]: outputs/run holds a run that finished with data.digits=[3, 2]",
+        "l2=[0,1]": "l2=[0, 1]: outputs/run holds a run that finished with l2=[0.0]",
+        "data.train_size=500": "data.train_size=500: outputs/run holds a run that finished with data.train_size=null",
+        "callbacks.early_stopping=null": "callbacks.early_stopping=null: outputs/run holds a run that finished with",
+    }.items():
+        ended = command(*words, word)
+        assert (ended.code, ended.err.count("error: ")) == (1, 1), ended.err
+        assert f"error: {told}" in ended.err
+    (tmp_path / "outputs/run/results.csv").write_bytes(before[:10])
+    assert "results.csv: damaged, or no results of a run" in command(*words).err
 
 
 def test_a_sweep_survives_a_failed_run_and_names_it(command, tmp_path):

@@ -7,7 +7,7 @@ import torch
 from hydra.utils import get_class, instantiate
 from omegaconf import ListConfig, OmegaConf
 
-from handgrad.cli.configuration import CONF, TARGETS, check, check_targets
+from handgrad.cli.configuration import CONF, TARGETS, check, check_targets, identity, leaves, makes_result, plain
 from handgrad.errors import InputError
 from handgrad.fit import fit
 from handgrad.training.trainer import block_trainer
@@ -73,6 +73,46 @@ def test_hidden_classes_are_found(hostile, composed, monkeypatch):
     cfg = OmegaConf.unsafe_merge(OmegaConf.create(OmegaConf.to_container(composed())), OmegaConf.create(hostile))
     with pytest.raises(InputError, match="accepted is"):
         check(cfg)
+
+
+# --- what a run's result follows from -------------------------------------------------------------------------------
+
+
+OF_RESULT = [
+    "optimizer=adam",
+    "optimizer.momentum=0.5",
+    "data.digits=[3,2]",
+    "data.train_size=100",
+    "data.split=course",
+]
+OF_RESULT += ["trainer.precision=64-true", "trainer.accelerator=auto", "task=logistic", "l2=1", "lr=1", "epochs=3"]
+OF_RESULT += ["batch_size=3", "seed=3", "patience=null", "penalize_bias=true", "data.shuffle=false"]
+OF_RESULT += ["callbacks.early_stopping=null", "trainer.devices=2", "trainer.strategy=ddp", "optimizer.betas=[0,0]"]
+ASIDE = ["logger=none", "threads=2", "callbacks.checkpoint=null", "callbacks.gradient_check.directions=1"]
+ASIDE += ["callbacks.weight_images.rows=1", "callbacks.progress_bar=null", "callbacks.checkpoint.every_seconds=0"]
+
+
+@pytest.mark.parametrize("word", OF_RESULT)
+def test_what_changes_a_result_is_told_apart(word, composed):
+    words = ["optimizer=adam"] if "betas" in word else []
+    assert identity(composed(*words, word)) != identity(composed(*words))
+
+
+@pytest.mark.parametrize("word", ASIDE)
+def test_what_only_watches_is_not(word, composed):
+    assert identity(composed(word)) == identity(composed())
+    assert identity(composed("experiment=report_l2", word)) == identity(composed("experiment=report_l2"))
+
+
+@pytest.mark.parametrize("words", [(), ("optimizer=adam",), ("experiment=report_l2", "logger=none")])
+def test_no_value_is_forgotten(words, composed):
+    """Every value of the configuration makes a result, or is linked to one that does, or is put aside by its class."""
+    cfg = composed(*words)
+    found = identity(cfg)
+    assert found.keys() - dict(leaves(plain(cfg))).keys() == {"task", "data", "optimizer"}
+    for key, value in leaves(plain(cfg)):
+        if key not in found:
+            assert key.endswith("_target_") or not makes_result(key) or value.strip("${}") in found, key
 
 
 def test_the_list_of_classes_has_no_strays():

@@ -6,6 +6,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.hparams import plugin_data_pb2
 
 from handgrad.loggers.tensorboard import TensorBoardPathLogger
+from handgrad.runs.results import COLUMNS
+from tests.conftest import results
 
 
 def scalars(folder, tag):
@@ -38,10 +40,10 @@ def test_hparams_have_the_real_metrics(run):
     metadata = EventAccumulator(str(folder / "l2=2.0")).Reload().summary_metadata
     content = {tag: data.plugin_data.content for tag, data in metadata.items()}
     start = plugin_data_pb2.HParamsPluginData.FromString(content["_hparams_/session_start_info"])
-    assert start.session_start_info.hparams["l2"].number_value == 2
-    assert start.session_start_info.hparams["task"].string_value == "softmax"
-    from tests.conftest import results
-
+    shown = {name: value.number_value or value.string_value for name, value in start.session_start_info.hparams.items()}
+    row = {name: value or "" for name, value in results(folder)[1].items()}
+    assert shown == {name: row[name] for name in row if name not in COLUMNS or name == "l2"}, "those of results.csv"
+    assert shown["l2"] == 2
     ((_, value),) = scalars(folder / "l2=2.0", "final/val_accuracy")
     assert value == pytest.approx(results(folder)[1]["val_accuracy"])
 

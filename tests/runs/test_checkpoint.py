@@ -112,7 +112,7 @@ def test_what_is_no_plain_value_is_saved_as_one_and_compared_as_one(tmp_path):
     }
     path = tmp_path / "last.ckpt"
     WholeCheckpointIO(settings, {"classes": ("a", "b")}).save_checkpoint({}, path)
-    about = WholeCheckpointIO(settings).load_checkpoint(path)["handgrad"]
+    about = WholeCheckpointIO(settings, {"classes": ["a", "b"]}).load_checkpoint(path)["handgrad"]
     assert about["settings"] == {"root": "data", "digits": [0, 1, 2], "seed": 3, "lr": 0.5, "on": True, "no": None}
     assert about["data"] == {"classes": ["a", "b"]}
 
@@ -127,6 +127,12 @@ def test_a_run_goes_on_with_the_same_settings_only(settings, line, tmp_path):
     with pytest.raises(InputError, match=line):
         WholeCheckpointIO(settings).load_checkpoint(tmp_path / "last.ckpt")
     assert WholeCheckpointIO().load_checkpoint(tmp_path / "last.ckpt")["handgrad"]["settings"] == {"lr": 1}
+
+
+def test_a_run_goes_on_with_the_same_data_only(tmp_path):
+    WholeCheckpointIO({"lr": 1}, {"classes": (3, 2)}).save_checkpoint({}, tmp_path / "last.ckpt")
+    with pytest.raises(InputError, match=r"classes=\[2, 3\]: the run was started with classes=\[3, 2\]"):
+        WholeCheckpointIO({"lr": 1}, {"classes": (2, 3)}).load_checkpoint(tmp_path / "last.ckpt")
 
 
 def test_a_checkpoint_of_an_earlier_version_is_refused(saved):

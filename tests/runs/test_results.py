@@ -2,10 +2,12 @@
 
 import math
 import random
+import re
 
 import pytest
 
-from handgrad.runs.results import COLUMNS, DATA, MEASURES, as_csv, number, read_results, selected, table
+from handgrad.errors import InputError
+from handgrad.runs.results import COLUMNS, MEASURES, as_csv, check_same, number, read_results, selected, shown, table
 
 
 def row(l2: float, val_loss: float, **more: object) -> dict:
@@ -29,26 +31,29 @@ def written(tmp_path):
 
 def test_the_columns_are_these_in_this_order():
     assert " ".join(COLUMNS) == (
-        "task split classes scaling l2 epoch steps best_step "
+        "classes scaling l2 epoch steps best_step "
         "train_loss val_loss test_loss train_accuracy val_accuracy test_accuracy weight_norm_squared seconds "
         "last_train_loss last_val_loss last_test_loss last_train_accuracy last_val_accuracy last_test_accuracy "
         "last_weight_norm_squared"
     )
-    assert set(DATA) < set(COLUMNS)
 
 
 def test_what_is_read_is_what_was_written(written):
     rng = random.Random(0)
     rows = [
-        {name: rng.lognormvariate(0, 20) for name in COLUMNS} | {"task": "softmax", "split": "full", "scaling": "x/255"}
-        for _ in range(20)
+        {"task": "softmax", "data.train_size": 100 + i}
+        | {name: rng.lognormvariate(0, 20) for name in COLUMNS}
+        | {"scaling": "x/255", "steps": 312}
+        for i in range(20)
     ]
-    assert written(rows) == rows
+    found = written(rows)
+    assert found == rows
+    assert [*map(type, found[0].values())] == [*map(type, rows[0].values())], "whole numbers stay whole"
 
 
 def test_what_is_not_measured_is_an_empty_cell_and_none(written):
     (found,) = written([{"task": "logistic", "l2": 0, "val_loss": 0.25, "test_loss": None}])
-    assert list(found) == COLUMNS
+    assert list(found) == ["task", *COLUMNS]
     assert {name: value for name, value in found.items() if value is not None} == {
         "task": "logistic",
         "l2": 0.0,
@@ -58,8 +63,8 @@ def test_what_is_not_measured_is_an_empty_cell_and_none(written):
 
 def test_the_file_is_plain():
     header, line, end = as_csv([row(0.02, 1e-5, classes="3 2", seconds=1.5)]).decode().split("\n")
-    assert header == ",".join(COLUMNS)
-    assert line == "softmax,,3 2,,0.02,,240,210,0.5,1e-05,0.5,0.5,0.5,0.5,4.0,1.5,,,,,,,"
+    assert header == ",".join(["task", *COLUMNS])
+    assert line == "softmax,3 2,,0.02,,240,210,0.5,1e-05,0.5,0.5,0.5,0.5,4.0,1.5,,,,,,,"
     assert end == ""
 
 
@@ -74,9 +79,20 @@ def test_no_rows_are_a_header(written):
     assert written([]) == []
 
 
-def test_a_name_that_is_no_column_is_refused():
-    with pytest.raises(ValueError, match="val_los"):
-        as_csv([{"val_los": 1}])
+def test_the_settings_of_any_row_are_columns(written):
+    found = written([{"optimizer.momentum": 0.9}, {"optimizer.betas": "[0.9, 0.999]", "lr": 1}])
+    assert list(found[0]) == ["optimizer.momentum", "optimizer.betas", "lr", *COLUMNS]
+    assert [row["optimizer.momentum"] for row in found] == [0.9, None]
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(None, "null"), (True, "true"), ([3, 2], "[3, 2]"), ("adam", "adam"), (312, 312), (1e-5, 1e-5), ([0.0], "[0.0]")],
+)
+def test_a_setting_is_shown_as_the_user_types_it(value, text, written):
+    assert shown(value) == text
+    (found,) = written([{"setting": shown(value)}])
+    assert found["setting"] == text
 
 
 def test_a_missing_file_is_an_error(tmp_path):
@@ -86,7 +102,18 @@ def test_a_missing_file_is_an_error(tmp_path):
 
 @pytest.mark.parametrize(
     ("text", "value"),
-    [("", None), ("0", 0.0), ("-1.5e-3", -0.0015), ("inf", math.inf), ("softmax", "softmax"), ("3 2", "3 2")],
+    [
+        ("", None),
+        ("0", 0),
+        ("0.0", 0.0),
+        ("312", 312),
+        ("-1", -1),
+        ("-1.5e-3", -0.0015),
+        ("1e5", 1e5),
+        ("inf", math.inf),
+        ("softmax", "softmax"),
+        ("3 2", "3 2"),
+    ],
 )
 def test_numbers(text, value):
     assert number(text) == value
@@ -121,3 +148,24 @@ def test_the_table_leaves_out_a_set_that_there_is_not():
     heading, line = table(rows).splitlines()
     assert "test" not in heading
     assert line.split() == ["0", "240", "210", "0.5000", "0.0000", "0.5000", "0.5000", "2.0000"]
+
+
+# --- the same run ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "told"),
+    [
+        ({"lr": 0.1}, {"lr": 0.2}, "lr=0.2: the run was started with lr=0.1"),
+        ({"optimizer.momentum": 0.9}, {"lr": 0.1}, "optimizer.momentum=(absent): the run was started with"),
+        ({}, {"data.split": "course"}, "data.split=course: the run was started with data.split=(absent)"),
+        ({"patience": None}, {"patience": 0}, "patience=0: the run was started with patience=None"),
+    ],
+)
+def test_the_first_difference_is_told(before, now, told):
+    with pytest.raises(InputError, match=f"^{re.escape(told)}"):
+        check_same(before, now)
+
+
+def test_the_same_settings_in_another_order_are_the_same():
+    check_same({"lr": 1, "l2": [0.0, 2]}, {"l2": [0, 2.0], "lr": 1.0})

@@ -14,7 +14,7 @@ from hydra.core.utils import configure_log
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 
 from handgrad.cli import settings
-from handgrad.cli.settings import SETTINGS, is_whole
+from handgrad.cli.settings import ASIDE, SETTINGS, is_whole
 from handgrad.errors import InputError, nearest
 
 CONF = Path(__file__).parents[3] / "conf"
@@ -35,13 +35,16 @@ TARGETS = {
     "handgrad.solvers.sgd.SGD",
 }
 DEFAULTS = {"data.digits"}  # linked to another key, but may be set by itself
+OPTION_GROUPS = ("task", "data", "optimizer")
 SECTIONS = ("task", "data", "optimizer", "trainer", "callbacks")
 
 
 def folder_name(name: str) -> str:
-    """Returns ``name`` as the name of one folder: no separators, at most 120 characters."""
-    name = re.sub(r"[^\w.,=+\-\[\]]", "_", name).lstrip(".")
-    return name if len(name) <= 120 else f"{name[:110]}_{sha256(name.encode()).hexdigest()[:9]}"
+    """Returns ``name`` as the name of one folder: no separators, at most 120 characters, of its own for each name."""
+    kept = re.sub(r"[^\w.,=+\-\[\]]", "_", name)
+    if kept == name and len(name) <= 120:
+        return name or "defaults"
+    return f"{kept[:110]}_{sha256(name.encode()).hexdigest()[:9]}"
 
 
 def register() -> None:
@@ -94,13 +97,23 @@ def plain(cfg: Any, resolve: bool = False) -> dict[str, Any]:
 
 
 def identity(cfg: DictConfig) -> dict[str, Any]:
-    """Returns what a run is told by: every value by dotted key but ``threads``, which changes no bit.
+    """Returns what a run's result follows from: the options of the groups, then every value by dotted key.
 
-    Those that conf/ links to another key come last: what a user has set is named first.
+    Left out is what the settings' classes put aside, and what conf/ links to a key that is there.
     """
-    found = dict(leaves(plain(cfg)))
-    values = [(key, value) for key, value in leaves(resolved(cfg)) if key != "threads"]
-    return dict(sorted(values, key=lambda entry: "." in entry[0] and is_link(found[entry[0]])))
+    choices = HydraConfig.get().runtime.choices
+    written = dict(leaves(plain(cfg)))
+    values = {key: value for key, value in leaves(resolved(cfg)) if makes_result(key)}
+    links = {key: value.strip("${}") for key, value in written.items() if is_link(value)}
+    own = {key: value for key, value in values.items() if links.get(key) not in values}
+    return {group: choices[group] for group in OPTION_GROUPS} | own
+
+
+def makes_result(key: str) -> bool:
+    """Tells whether the value of a dotted key may change a result; a class is told by the group's option."""
+    parts = key.split(".")
+    above = {".".join(parts[: i + 1]) for i in range(len(parts))}
+    return parts[-1] != "_target_" and not above & ASIDE
 
 
 def is_link(value: Any) -> bool:

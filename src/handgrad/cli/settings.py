@@ -28,10 +28,15 @@ class Setting(NamedTuple):
     accepts: Callable[[Any], bool]
 
 
-def setting(help: str, kind: tuple[str, Callable[[Any], bool]] | None = None) -> Any:
-    """Returns a field without default that carries its help and what it accepts."""
+def setting(help: str, kind: tuple[str, Callable[[Any], bool]] | None = None, *, of_result: bool = True) -> Any:
+    """Returns a field without default that carries its help, what it accepts, and whether it may change a result."""
     accepted, accepts = kind or (None, lambda value: True)
-    return field(default=MISSING, metadata={"setting": Setting(help, accepted, accepts)})
+    return field(default=MISSING, metadata={"setting": Setting(help, accepted, accepts), "of_result": of_result})
+
+
+def aside() -> Any:
+    """Returns a field that changes no result: it watches, or another key has its value."""
+    return field(default=MISSING, metadata={"of_result": False})
 
 
 def is_number(value: Any) -> bool:
@@ -67,16 +72,16 @@ class Model:
 
 @dataclass
 class Task:
-    name: str = MISSING
-    lr: float = MISSING  # where lr is not set
-    digits: Any = MISSING  # where data.digits is not set
+    name: str = aside()  # what the option is called
+    lr: float = aside()  # where lr is not set
+    digits: Any = aside()  # where data.digits is not set
     model: Model = field(default_factory=Model)
 
 
 @dataclass
 class MNIST:
     _target_: str = MISSING
-    root: str = setting("folder with MNIST/raw")
+    root: str = setting("folder with MNIST/raw", of_result=False)
     split: str = setting("full: 50,000 / 10,000 / 10,000; course, report: validated on MNIST's test set")
     digits: Any = setting("the digits to tell apart; the index in the list is the class")
     shuffle: Any = setting("a new order in every epoch")
@@ -163,13 +168,13 @@ class Plain:
 
 @dataclass
 class Callbacks:
-    curves: Plain | None = MISSING
-    gradient_check: GradientCheck | None = MISSING
-    divergence_check: Plain | None = MISSING
+    curves: Plain | None = aside()
+    gradient_check: GradientCheck | None = aside()
+    divergence_check: Plain | None = aside()
     early_stopping: EarlyStopping | None = MISSING
-    weight_images: WeightImages | None = MISSING
-    progress_bar: Plain | None = MISSING
-    checkpoint: Checkpointing | None = MISSING
+    weight_images: WeightImages | None = aside()
+    progress_bar: Plain | None = aside()
+    checkpoint: Checkpointing | None = aside()
 
 
 @dataclass
@@ -181,7 +186,7 @@ class Settings:
     optimizer: Any = MISSING
     trainer: Trainer = MISSING
     callbacks: Callbacks = MISSING
-    logger: Any = None  # conf/logger/none.yaml is empty
+    logger: Any = field(default=None, metadata={"of_result": False})  # conf/logger/none.yaml is empty
     l2: Any = setting(
         "L2 penalty, or a list of them: the whole path is trained in one run",
         (
@@ -201,6 +206,7 @@ class Settings:
     threads: Any = setting(
         "processor threads; auto: one per core",
         ("a whole number >= 1, or auto", lambda x: x == "auto" or (is_whole(x) and x >= 1)),
+        of_result=False,
     )
 
 
@@ -220,13 +226,12 @@ def register() -> None:
         store.store(group=f"settings/{group}", name=option, node=node)
 
 
-def settings_of(node: type, prefix: str = "") -> Iterator[tuple[str, Setting]]:
-    """Yields the dotted key of each setting of a class, and what stands there of it."""
+def entries(node: type, prefix: str = "") -> Iterator[tuple[str, Field]]:
+    """Yields every field of a class with its dotted key, those of a class within it after its own."""
     for entry in fields(node):
-        if "setting" in entry.metadata:
-            yield prefix + entry.name, entry.metadata["setting"]
-        elif (inner := nested(entry)) is not None:
-            yield from settings_of(inner, f"{prefix}{entry.name}.")
+        yield prefix + entry.name, entry
+        if (inner := nested(entry)) is not None:
+            yield from entries(inner, f"{prefix}{entry.name}.")
 
 
 def nested(entry: Field) -> type | None:
@@ -236,6 +241,10 @@ def nested(entry: Field) -> type | None:
     )
 
 
-SETTINGS = dict(settings_of(Settings))
+ENTRIES = dict(entries(Settings))
 for (_group, _option), _node in OPTIONS.items():
-    SETTINGS |= settings_of(_node, f"{_group}.")
+    ENTRIES |= entries(_node, f"{_group}.")
+SETTINGS: dict[str, Setting] = {
+    key: entry.metadata["setting"] for key, entry in ENTRIES.items() if "setting" in entry.metadata
+}
+ASIDE = {key for key, entry in ENTRIES.items() if not entry.metadata.get("of_result", True)}

@@ -4,7 +4,7 @@ import os
 import socket
 import struct
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -62,31 +62,6 @@ def checksum(data: bytes) -> bytes:
     """Returns the masked CRC-32C of ``data``."""
     crc = google_crc32c.value(data)
     return struct.pack("<I", ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF)
-
-
-HIDDEN: tuple[str, ...] = (
-    "_target_",
-    "task.",
-    "callbacks.",
-    "logger.",
-    "trainer.accelerator",
-    "trainer.devices",
-    "trainer.strategy",
-)
-HIDDEN += ("data.root",)
-
-
-def shown_hparams(settings: Mapping[str, Any]) -> dict[str, bool | int | float | str]:
-    """Returns the settings that make a result, for the HParams tab: none of how it is watched, each by its last name.
-
-    So conf/'s links, which repeat a value under the same name, show once.
-    """
-    shown: dict[str, bool | int | float | str] = {}
-    for key, value in settings.items():
-        key = key.removesuffix(".name")
-        if not any(part in key for part in HIDDEN):
-            shown[key.split(".")[-1]] = value if isinstance(value, bool | int | float) else str(value)
-    return shown
 
 
 class TensorBoardPathLogger(Logger):
@@ -158,11 +133,10 @@ class TensorBoardPathLogger(Logger):
         self._file(self._save_dir).add(Event(step=step, summary=Summary(value=[Summary.Value(tag=tag, image=image)])))
 
     @rank_zero_only
-    def log_end(self, hparams: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> None:
-        """Logs hyperparameters and each classifier's l2 with its results, for the HParams tab, and saves."""
-        shown = shown_hparams(hparams)
+    def log_end(self, settings: Iterable[str], rows: Sequence[Mapping[str, Any]]) -> None:
+        """Logs each classifier's settings, of these names, with its results, for the HParams tab, and saves."""
         metrics = [{f"final/{name}": row[name] for name in MEASURES if name in row} for row in rows]
-        self.log_results([{**shown, "l2": row["l2"]} for row in rows], metrics)
+        self.log_results([{name: row[name] for name in settings} for row in rows], metrics)
         self.save()
 
     @rank_zero_only

@@ -13,6 +13,7 @@ from lightning_fabric.plugins import CheckpointIO
 from handgrad import __version__
 from handgrad.errors import InputError
 from handgrad.files import remove_stale, replace_file
+from handgrad.runs.results import check_same
 
 MARK = b"handgrad sha256:"  # the file ends with this and the digest of all before it; torch.load passes over both
 TRAILER = len(MARK) + hashlib.sha256().digest_size
@@ -22,8 +23,8 @@ class WholeCheckpointIO(CheckpointIO):
     """Saves atomically with a checksum; loads only local, undamaged files, and never runs code from them.
 
     Args:
-        settings: the run's, by dotted key, saved with each checkpoint; one with other settings is refused on loading.
-            None: any run's checkpoint is loaded.
+        settings: the run's, by dotted key, saved with each checkpoint; one with other settings, or of other data, is
+            refused on loading. None: any run's checkpoint is loaded.
         data: what a saved model must say of its data, saved with each checkpoint.
     """
 
@@ -68,6 +69,7 @@ class WholeCheckpointIO(CheckpointIO):
             if "handgrad" not in checkpoint:
                 raise InputError(f"{path}: written by an earlier version of handgrad; accepted is a run of this one")
             check_same(checkpoint["handgrad"]["settings"], self.settings)
+            check_same(checkpoint["handgrad"]["data"], self.data)
         return checkpoint
 
     def remove_checkpoint(self, path: str | Path) -> None:
@@ -85,11 +87,3 @@ def plain(value: Any) -> Any:
     if isinstance(value, Integral | Real) and not isinstance(value, bool):
         return int(value) if isinstance(value, Integral) else float(value)
     return value if value is None or isinstance(value, bool) else str(value)
-
-
-def check_same(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """Raises an InputError that names the first setting which differs from what the run was started with."""
-    for key in {**before, **now}:
-        if key not in before or key not in now or before[key] != now[key]:
-            found, started = (settings.get(key, "(absent)") for settings in (now, before))
-            raise InputError(f"{key}={found}: the run was started with {key}={started}")

@@ -11,7 +11,7 @@ import yaml
 from handgrad.errors import InputError
 from handgrad.files import locked, replace_file
 from handgrad.runs.overrides import Overrides, parse_overrides
-from handgrad.runs.results import Row, read_results
+from handgrad.runs.results import Row, check_same, number, read_results, shown
 
 RESULTS = "results.csv"
 FAILED = "failed.txt"
@@ -114,6 +114,27 @@ class RunFolder:
     def results(self) -> list[Row]:
         """Returns the rows of its results; raises an OSError or a ValueError where they cannot be read."""
         return read_results(self.path / RESULTS)
+
+    def results_of(self, settings: Mapping[str, Any]) -> list[Row]:
+        """Returns the same rows of a run that finished with these very settings.
+
+        Args:
+            settings: by dotted key; ``l2`` is a list or a single value.
+
+        Raises:
+            InputError: the results are of other settings, or cannot be read.
+        """
+        rows = self.results_or_none()
+        if not rows:
+            raise InputError(f"{RunFolder(self.path / RESULTS)}: damaged, or no results of a run")
+        now = {key: number(str(shown(value))) for key, value in settings.items()}
+        l2 = settings["l2"]
+        check_same(
+            {key: rows[0].get(key) for key in now} | {"l2": [row.get("l2") for row in rows]},
+            now | {"l2": list(l2) if isinstance(l2, Sequence) else [l2]},
+            f"{self} holds a run that finished",
+        )
+        return rows
 
     def results_or_none(self) -> list[Row]:
         """Returns the same rows; none where they are missing or cannot be read."""

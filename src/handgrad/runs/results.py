@@ -2,39 +2,49 @@
 
 import csv
 import io
+import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from handgrad.errors import InputError
+
 MEASURES = [f"{split}_{name}" for name in ("loss", "accuracy") for split in ("train", "val", "test")]
 MEASURES += ["weight_norm_squared"]
-DATA = ["split", "classes", "scaling"]
-COLUMNS = ["task", *DATA, "l2", "epoch", "steps", "best_step", *MEASURES, "seconds", *(f"last_{m}" for m in MEASURES)]
+COLUMNS = ["classes", "scaling", "l2", "epoch", "steps", "best_step", *MEASURES, "seconds"]
+COLUMNS += [f"last_{name}" for name in MEASURES]
 
 Row = dict[str, Any]
 
 
+def shown(value: Any) -> str | int | float:
+    """Returns the value of a setting as tables and TensorBoard show it: what is neither number nor text as JSON."""
+    return value if isinstance(value, str | int | float) and not isinstance(value, bool) else json.dumps(value)
+
+
 def as_csv(rows: Sequence[Mapping[str, Any]]) -> bytes:
-    """Returns ``rows`` as the content of a ``results.csv``; what is not measured stays empty."""
+    """Returns ``rows`` as the content of a ``results.csv``: their settings, then ``COLUMNS``; empty: not measured."""
+    settings = dict.fromkeys(key for row in rows for key in row if key not in COLUMNS)
     text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, restval="", lineterminator="\n")
+    writer = csv.DictWriter(text, [*settings, *COLUMNS], restval="", lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue().encode()
 
 
 def read_results(path: Path) -> list[Row]:
-    """Returns the rows of a ``results.csv``: numbers as float, what is not measured as None."""
+    """Returns the rows of a ``results.csv``: numbers as int or float, what is not measured as None."""
     with open(path, newline="", encoding="utf-8") as file:
         return [{key: number(value) for key, value in row.items()} for row in csv.DictReader(file)]
 
 
-def number(text: str) -> float | str | None:
-    """Returns ``text`` as a float where it is one, None where it is empty."""
+def number(text: str) -> int | float | str | None:
+    """Returns ``text`` as a number where it is one, whole ones whole; None where it is empty."""
     if not text:
         return None
     try:
-        return float(text)
+        return int(text) if re.fullmatch(r"-?\d+", text) else float(text)
     except ValueError:
         return text
 
@@ -55,3 +65,11 @@ def table(rows: Sequence[Row]) -> str:
         cells.append([f"{row['l2']:g}", str(row["steps"]), str(row["best_step"]), *numbers, norm])
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     return "\n".join("  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) for line in cells)
+
+
+def check_same(before: Mapping[str, Any], now: Mapping[str, Any], begun: str = "the run was started") -> None:
+    """Raises an InputError that names the first setting which differs from what the run was started with."""
+    for key in {**before, **now}:
+        if key not in before or key not in now or before[key] != now[key]:
+            found, started = (settings.get(key, "(absent)") for settings in (now, before))
+            raise InputError(f"{key}={found}: {begun} with {key}={started}")

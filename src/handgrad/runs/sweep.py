@@ -12,7 +12,7 @@ import yaml
 from handgrad.errors import InputError
 from handgrad.runs.folder import RESULTS, WORDS, RunFolder
 from handgrad.runs.overrides import Overrides, split_words
-from handgrad.runs.results import Row
+from handgrad.runs.results import Row, shown
 
 SHOWN = ("steps", "best_step", "val_loss", "val_accuracy", "test_accuracy")
 
@@ -84,7 +84,8 @@ def as_csv(jobs: Sequence[Job]) -> str:
     writer.writeheader()
     for job in jobs:
         for row in job.results or [{}]:
-            writer.writerow({"job": job.folder.name, "status": job.status, **job.overrides, **row})
+            given = {key: shown(value) for key, value in job.overrides.items()}
+            writer.writerow({"job": job.folder.name, "status": job.status, **given, **row})
     return text.getvalue()
 
 
