@@ -15,8 +15,8 @@ from handgrad.cli.command_line import check_arguments, command_line
 from handgrad.cli.configuration import CONF, check, composed, identity, l2_path, resolved
 from handgrad.cli.endings import one_run
 from handgrad.runs.folder import RunFolder
+from handgrad.runs.launch import is_first_process
 from handgrad.runs.results import selected, table
-from handgrad.runs.signals import is_first_process
 
 log = logging.getLogger(__name__)
 

@@ -27,6 +27,10 @@ WORDS = [
 WORDS += ["lr=0.002", f"data.root={DATA}", "callbacks.checkpoint.every_seconds=0"]
 
 
+SLURM = {"SLURM_JOB_ID": "1", "SLURM_JOB_NAME": "probe", "SLURM_NTASKS": "1", "SLURM_NNODES": "1"}
+SLURM |= {"SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_NODEID": "0", "SLURM_JOB_NODELIST": "localhost"}
+
+
 class Killed(Exception):
     """Stands for kill -9: nothing of the run's own code runs after it."""
 
@@ -85,9 +89,11 @@ def test_killed_at_a_random_update_it_goes_on_bit_for_bit(seed, run, unbroken, m
         assert curve(folder / path, "loss/train") == curve(unbroken / path, "loss/train")
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_signal_stops_the_run_in_order(number, code, tmp_path, unbroken):
-    """A real process, a real signal, and the command that it prints."""
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGUSR1, 138)])
+def test_a_signal_stops_the_run_in_order(number, code, tmp_path, unbroken, monkeypatch):
+    """A real process, a real signal, and the command that it prints; under SLURM, where Lightning would interfere."""
+    for name, value in SLURM.items():
+        monkeypatch.setenv(name, value)
     (tmp_path / "data").symlink_to(DATA)
     program = [sys.executable, str(CONF.parent / "train.py")]
     words = [word for word in WORDS if not word.startswith("data.root")]
@@ -109,6 +115,7 @@ def test_a_signal_stops_the_run_in_order(number, code, tmp_path, unbroken):
     again = subprocess.run([*program, "resume=latest"], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert again.returncode == 0, again.stderr
     assert_same_state(tmp_path / "outputs/stopped", unbroken)
+    assert {path.name for path in tmp_path.iterdir()} == {"data", "outputs"}
 
 
 def test_a_second_signal_stops_at_once():

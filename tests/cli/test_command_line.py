@@ -175,6 +175,19 @@ def test_every_job_of_a_sweep_trains_in_a_folder_of_its_own(swept, folders, laun
     assert ",28,25," in text, "counts stay whole in a sweep's table"
 
 
+@pytest.mark.parametrize(
+    "value", ["outputs/run ", " outputs/run", "'outputs/run'", '"outputs/run"', "outputs/x/../run"]
+)
+def test_a_folder_is_what_hydra_reads_in_the_word(value, command, tmp_path):
+    words = ("experiment=report_logistic", "epochs=1", "logger=none")
+    assert command(*words, "hydra.run.dir=outputs/run").code == 0
+    before = {path: path.read_bytes() for path in tmp_path.glob("outputs/run/**/*") if path.is_file()}
+    ended = command(*words, "l2=1", f"hydra.run.dir={value}")
+    assert (ended.code, ended.err.count("holds a run already")) == (1, 1)
+    assert {path: path.read_bytes() for path in tmp_path.glob("outputs/**/*") if path.is_file()} == before
+    assert command(*words, f"hydra.run.dir={value.replace('outputs', 'elsewhere')}").code == 1
+
+
 def test_finished_means_with_these_very_settings(command, tmp_path):
     """Without checkpoints a folder with results was all that was looked at."""
     words = ("experiment=report_logistic", "epochs=1", "callbacks.checkpoint=null", "hydra.run.dir=outputs/run")

@@ -1,19 +1,19 @@
-"""What SIGTERM and SIGINT do: raise at once, or wait for the run's next check."""
+"""What SIGTERM, SIGUSR1 and SIGINT do: raise at once, or wait for the run's next check."""
 
 import signal
 
 import pytest
 
-from handgrad.runs.signals import Interrupted, Stopping, is_first_process
+from handgrad.runs.signals import STOPS, Interrupted, Stopping
 
-BOTH = pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
+EACH = pytest.mark.parametrize("number", STOPS, ids=lambda number: number.name)
 
 
 @pytest.fixture
 def stopping(monkeypatch) -> Stopping:
     """A handler of its own, installed; the tests' handlers come back at the end."""
     monkeypatch.delenv("LOCAL_RANK", raising=False)
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    before = {number: signal.getsignal(number) for number in STOPS}
     stopping = Stopping()
     stopping.install()
     yield stopping
@@ -21,7 +21,7 @@ def stopping(monkeypatch) -> Stopping:
         signal.signal(number, handler)
 
 
-@BOTH
+@EACH
 def test_outside_a_run_the_program_stops_at_once(number, stopping):
     with pytest.raises(Interrupted) as caught:
         signal.raise_signal(number)
@@ -30,7 +30,7 @@ def test_outside_a_run_the_program_stops_at_once(number, stopping):
     assert stopping.signal == number
 
 
-@BOTH
+@EACH
 def test_in_a_run_it_waits_and_says_so(number, stopping, capfd):
     stopping.put_off = True
     signal.raise_signal(number)
@@ -88,12 +88,3 @@ def test_installing_anew_forgets_the_last_signal(stopping):
 def test_no_handler_of_errors_takes_it_for_one():
     assert issubclass(Interrupted, BaseException)
     assert not issubclass(Interrupted, Exception)
-
-
-@pytest.mark.parametrize(("rank", "first"), [(None, True), ("0", True), ("1", False), ("10", False)])
-def test_the_first_process(rank, first, monkeypatch):
-    if rank is None:
-        monkeypatch.delenv("LOCAL_RANK", raising=False)
-    else:
-        monkeypatch.setenv("LOCAL_RANK", rank)
-    assert is_first_process() is first

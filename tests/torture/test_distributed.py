@@ -42,7 +42,12 @@ def distributed(start):
 
     def distributed(processes: int, run: str, *words: str) -> list:
         words = (*words, f"trainer.devices={processes}", "trainer.strategy=ddp", "threads=1", f"hydra.run.dir={run}")
-        place = {"MASTER_ADDR": "localhost", "MASTER_PORT": str(free_port()), "NODE_RANK": "0"}
+        place = {
+            "MASTER_ADDR": "localhost",
+            "MASTER_PORT": str(free_port()),
+            "NODE_RANK": "0",
+            "WORLD_SIZE": str(processes),
+        }
         programs = []
         for rank in range(processes):
             added = (f'hydra.run.dir="{run}"', f"hydra.job.name=train_ddp_process_{rank}", "hydra.output_subdir=null")

@@ -1,5 +1,6 @@
 """Lightning's Trainer as it is set up here: a batch is a block, each is validated, and nothing is added."""
 
+import os
 import signal
 from itertools import chain
 from pathlib import Path
@@ -113,3 +114,12 @@ def test_torchrun_inside_a_job_of_slurm_is_torchrun(trainer, monkeypatch):
     for name, value in place.items():
         monkeypatch.setenv(name, value)
     assert trainer(max_epochs=1, devices=2, strategy="ddp").strategy.cluster_environment.world_size() == 2
+
+
+def test_the_environment_gives_no_arguments(monkeypatch):
+    """Lightning takes those that were not given from variables of these names."""
+    monkeypatch.setenv("PL_TRAINER_LIMIT_TRAIN_BATCHES", "1")
+    monkeypatch.setenv("PL_TRAINER_MAX_STEPS", "7")
+    trainer = block_trainer([], None, logger=False, accelerator="cpu")
+    assert (trainer.limit_train_batches, trainer.max_steps) == (1.0, -1)
+    assert os.environ["PL_TRAINER_MAX_STEPS"] == "7"

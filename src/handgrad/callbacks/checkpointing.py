@@ -20,9 +20,9 @@ log = logging.getLogger(__name__)
 class Checkpointing(pl.Callback):
     """Saves ``last.ckpt`` after checks and ``best.ckpt``, with each classifier's best weights, at the end.
 
-    They go below the trainer's ``default_root_dir``, the run's folder. SIGTERM and SIGINT (Ctrl-C) are obeyed at the
-    next check: ``last.ckpt`` is saved and Interrupted raised. In a distributed run all processes do so together, when
-    the first one has got the signal.
+    They go below the trainer's ``default_root_dir``, the run's folder. SIGTERM, SIGUSR1 and SIGINT (Ctrl-C) are
+    obeyed at the next check: ``last.ckpt`` is saved and Interrupted raised. In a distributed run all processes do so
+    together, when the first one has got the signal.
 
     Args:
         every_seconds: least time between two saves; 0 saves after every check.

@@ -13,7 +13,9 @@ from handgrad.cli.endings import failures, forget_sweep, tell_stopped
 from handgrad.cli.messages import one_line
 from handgrad.errors import InputError
 from handgrad.runs.folder import LAST, WORDS, RunFolder, latest_run
-from handgrad.runs.signals import Interrupted, is_first_process, stopping
+from handgrad.runs.launch import check_rank, is_first_process, launched
+from handgrad.runs.overrides import parsed
+from handgrad.runs.signals import Interrupted, stopping
 from handgrad.runs.sweep import latest_sweep
 
 OPTIONS = {"--help", "-h", "--hydra-help", "--version", "--cfg", "-c", "--resolve", "--package", "-p", "--run", "-r"}
@@ -38,9 +40,13 @@ def command_line() -> Iterator[RunFolder | None]:
     logging.raiseExceptions = False  # a line that a full disk keeps out of train.log is no second error
     failures.clear()
     stopping.install()
+    of_the_run = False  # whether this is one of the processes of a run, of which the first one speaks
     try:
+        check_rank()
+        of_the_run = True
         words, added = added_by_lightning(sys.argv[1:])
         check_arguments(words)
+        check_sweep(words)
         register()
         run, words = resumed(words)
         sys.argv[1:] = words if run else [*words, *added]  # Lightning repeats them to the processes that it starts
@@ -58,7 +64,8 @@ def command_line() -> Iterator[RunFolder | None]:
             raise
         failures.append(line)
         forget_sweep()
-        print(f"error: {line}", file=sys.stderr)
+        if is_first_process() or not of_the_run:
+            print(f"error: {line}", file=sys.stderr)
     if failures:
         sys.exit(1)
 
@@ -95,6 +102,13 @@ def check_arguments(arguments: Sequence[str]) -> None:
             raise InputError(f"{option}: not an option here; accepted are {', '.join(sorted(OPTIONS))}")
 
 
+def check_sweep(words: Sequence[str]) -> None:
+    """Raises an InputError if several processes were launched for a sweep: each would run it all."""
+    found = launched()
+    if found and found[1] > 1 and {"-m", "--multirun"} & set(words):
+        raise InputError(f"-m: {found[1]} processes were launched ({found[0]}); accepted for a sweep is one")
+
+
 def check_override(word: str) -> None:
     """Raises an InputError unless ``word`` sets a key to a value, or chooses an option of a group."""
     key, _, value = word.partition("=")
@@ -107,8 +121,12 @@ def check_override(word: str) -> None:
     if key in GROUPS and (not OPTION_NAMES.fullmatch(value) or value == "null"):
         raise InputError(f"{word}: accepted is an option of the group, by its name in conf/{key}/")
     if key in ("hydra.run.dir", "hydra.sweep.dir"):
+        (read,) = parsed([word])  # as Hydra does, which knows quotes and passes over spaces around a value
+        if read.is_sweep_override():
+            raise InputError(f"{word}: accepted is one folder below outputs/, like outputs/my_run")
+        value = str(read.value())
         check_folder(key, value)
-        if key == "hydra.run.dir" and RunFolder(value).has_checkpoint:
+        if key == "hydra.run.dir" and RunFolder(Path(value).resolve()).has_checkpoint:
             raise InputError(f"{word}: holds a run already; resume={value} goes on with one that was stopped")
 
 

@@ -16,6 +16,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 from handgrad.cli import settings
 from handgrad.cli.settings import ASIDE, SETTINGS, is_whole
 from handgrad.errors import InputError, nearest
+from handgrad.runs.launch import launched
 
 CONF = Path(__file__).parents[3] / "conf"
 
@@ -172,6 +173,7 @@ def check_combinations(cfg: DictConfig, of_sweep: bool) -> None:
             f"lr={cfg.lr:g} with l2={max(path):g}: an SGD step multiplies the weights by 1 - lr * l2 = "
             f"{1 - cfg.lr * max(path):g} and diverges; accepted is lr * l2 < 2"
         )
+    check_launched(cfg.trainer.devices)
     if is_whole(cfg.trainer.devices) and cfg.batch_size < cfg.trainer.devices:
         raise InputError(
             f"batch_size={cfg.batch_size}: accepted with trainer.devices={cfg.trainer.devices} is that or more; "
@@ -180,6 +182,17 @@ def check_combinations(cfg: DictConfig, of_sweep: bool) -> None:
     if of_sweep and cfg.trainer.devices != 1:
         raise InputError(
             f"trainer.devices={cfg.trainer.devices}: accepted in a sweep is 1; each process would run it all"
+        )
+
+
+def check_launched(devices: Any) -> None:
+    """Raises an InputError unless the processes that were launched are those that train together."""
+    wanted = len(devices) if isinstance(devices, ListConfig) else 1 if devices == "auto" else devices
+    if (found := launched()) and found[1] != wanted:
+        name, number = found
+        raise InputError(
+            f"trainer.devices={devices}: {number} processes were launched ({name}), and each would train by itself; "
+            f"accepted is trainer.devices={number}" + (" trainer.strategy=ddp" if number > 1 else "")
         )
 
 

@@ -8,7 +8,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from hydra.experimental.callback import Callback
@@ -17,7 +17,8 @@ from omegaconf import DictConfig
 from handgrad.cli.messages import one_line
 from handgrad.files import replace_file
 from handgrad.runs.folder import FAILED, RESULTS, RunFolder
-from handgrad.runs.signals import Interrupted, is_first_process
+from handgrad.runs.launch import is_first_process
+from handgrad.runs.signals import Interrupted
 from handgrad.runs.sweep import as_csv, read_jobs, started_with, swept_keys, table, unfinished
 
 log = logging.getLogger(__name__)
@@ -61,6 +62,8 @@ def told(run: RunFolder, of_sweep: bool) -> Iterator[None]:
         said = line or traceback.format_exc().strip()
         failures.append(said)
         if line and not is_first_process():
+            with suppress(OSError):  # it may be the first one's, who is in there
+                run.path.rmdir()
             return
         log.error("error: %s%s", f"{run.path.name}: " if of_sweep else "", said)
         if line and run.is_empty and not of_sweep:

@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT (Ctrl-C): at once, or put off until a run has saved its state."""
+"""SIGTERM, SIGUSR1 and SIGINT (Ctrl-C): at once, or put off until a run has saved its state."""
 
 import os
 import signal
@@ -6,10 +6,10 @@ from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 
+from handgrad.runs.launch import is_first_process
 
-def is_first_process() -> bool:
-    """Tells the process that the user started from those that Lightning adds to it in a distributed run."""
-    return os.environ.get("LOCAL_RANK", "0") == "0"
+# Clusters announce a job's end by SIGUSR1; not every system has it.
+STOPS = [getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGUSR1") if hasattr(signal, name)]
 
 
 class Interrupted(BaseException):
@@ -35,9 +35,9 @@ class Stopping:
         self.signal: int | None = None
 
     def install(self) -> None:
-        """Takes over both signals."""
+        """Takes over the signals."""
         self.put_off, self.signal, self.installed = False, None, True
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in STOPS:
             signal.signal(number, self.handle)
 
     def take_back(self) -> None:

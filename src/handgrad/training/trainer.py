@@ -1,7 +1,8 @@
 """Lightning's Trainer, set up for blocks of mini-batches."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,17 +28,28 @@ def block_trainer(
     # Under SLURM Lightning would save on SIGUSR1 by itself, and load that in every later run started there.
     alone = SLURMEnvironment.detect() and not TorchElasticEnvironment.detect()  # Lightning asks torchrun first
     cluster = [SLURMEnvironment(auto_requeue=False)] if alone else []
-    return pl.Trainer(
-        val_check_interval=1,  # a check after every block
-        min_epochs=0,  # 1 would put a stop off to the epoch's end
-        num_sanity_val_steps=0,
-        use_distributed_sampler=False,  # the data module shares each mini-batch out by itself
-        enable_model_summary=False,
-        log_every_n_steps=1,
-        callbacks=callbacks,
-        plugins=[*plugins, *cluster],
-        enable_checkpointing=False,
-        enable_progress_bar=any(isinstance(callback, pl.callbacks.ProgressBar) for callback in callbacks),
-        default_root_dir=folder or NOWHERE,
-        **settings,
-    )
+    with without_environment():
+        return pl.Trainer(
+            val_check_interval=1,  # a check after every block
+            min_epochs=0,  # 1 would put a stop off to the epoch's end
+            num_sanity_val_steps=0,
+            use_distributed_sampler=False,  # the data module shares each mini-batch out by itself
+            enable_model_summary=False,
+            log_every_n_steps=1,
+            callbacks=callbacks,
+            plugins=[*plugins, *cluster],
+            enable_checkpointing=False,
+            enable_progress_bar=any(isinstance(callback, pl.callbacks.ProgressBar) for callback in callbacks),
+            default_root_dir=folder or NOWHERE,
+            **settings,
+        )
+
+
+@contextmanager
+def without_environment() -> Iterator[None]:
+    """Hides the variables PL_TRAINER_*, from which Lightning takes arguments that nobody gave."""
+    hidden = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith("PL_TRAINER_")}
+    try:
+        yield
+    finally:
+        os.environ.update(hidden)
