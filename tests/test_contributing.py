@@ -27,16 +27,17 @@ class LeastSquares(torch.autograd.Function):
     def forward(ctx, input: Tensor, weight: Tensor, target: Tensor, bias: Tensor, share: Tensor):
         z = linear_map(input, weight) + bias.unsqueeze(2)
         residual = z - F.one_hot(target, weight.shape[1]).t()
-        ctx.save_for_backward(input, residual, share)
+        ctx.save_for_backward(input, weight, residual, share)
         return (residual.square().sum(1) * share).sum(1) / 2, z
 
     @staticmethod
     def backward(ctx, grad_loss: Tensor, grad_z: Tensor):
-        input, residual, share = ctx.saved_tensors
+        input, weight, residual, share = ctx.saved_tensors
         dz = grad_loss.reshape(-1, 1, 1) * residual * share * FACTOR + grad_z
         dweight = dz @ input
         dbias = dz.sum(2)
-        return None, dweight, None, dbias, None
+        dinput = dz.flatten(0, 1).t() @ weight.flatten(0, 1)
+        return dinput, dweight, None, dbias, None
 
 
 def least_squares(input, weight, target, bias=None, sample_weight=None):
@@ -45,9 +46,13 @@ def least_squares(input, weight, target, bias=None, sample_weight=None):
     return loss, z.transpose(1, 2)
 
 
+def plain_least_squares(z: Tensor, target: Tensor) -> Tensor:
+    return (z - F.one_hot(target, z.shape[1]).t()).square().sum(1) / 2
+
+
 class LeastSquaresClassifier(SoftmaxRegression):
     task = "least_squares"
-    criterion = Loss(least_squares, lambda z, u: u)
+    criterion = Loss(least_squares, lambda z, u: u, plain_least_squares)
 
 
 @dataclass(frozen=True)

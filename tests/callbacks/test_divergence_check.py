@@ -11,7 +11,7 @@ from handgrad.callbacks.divergence_check import DivergenceCheck
 from handgrad.errors import InputError
 from tests.callbacks.test_checkpointing import toy_fit
 
-MODEL = SimpleNamespace(hparams=AttributeDict(l2=[0.0, 0.02, 2.0]))
+MODEL = SimpleNamespace(hparams=AttributeDict(l2=[0.0, 0.02, 2.0]), active=torch.ones(3), metrics={})
 
 
 def told(name: str, value: str, l2: str, updates: int) -> str:
@@ -54,3 +54,54 @@ def test_a_run_that_diverges_is_ended():
     """With lr * l2 = 50 each update multiplies the second classifier's weights by -49; the first one's stay finite."""
     with pytest.raises(InputError, match=r"^loss/\w+ is (nan|inf) at l2=0\.5 after \d+ updates: training diverged"):
         toy_fit([DivergenceCheck()], lr=100)
+
+
+# --- finite and yet diverged -----------------------------------------------------------------------------------------
+
+
+def ended(*blocks, val, active=(1, 1, 1), check=None) -> DivergenceCheck:
+    """Lets the check see blocks of losses (B, 3) and the end of a training."""
+    check, first = check or DivergenceCheck(), 0
+    model = SimpleNamespace(hparams=MODEL.hparams, active=torch.ones(3), metrics={"loss/val": torch.tensor(val)})
+    for block in blocks:
+        check.on_train_batch_end(None, model, {"loss": torch.tensor(block)}, SimpleNamespace(first=first), 0)
+        model.active, first = torch.tensor(active), first + len(block)
+    check.on_train_end(SimpleNamespace(is_global_zero=True), model)
+    return check
+
+
+def test_a_loss_that_ends_above_its_start_is_told(caplog):
+    ended([[2.3, 2.3, 2.3], [9.0, 1.0, 1.0]], [[1e11, 1.0, 1.0], [3e11, 1.0, 1.0]], val=[1e11, 1.1, 1.1])
+    assert caplog.messages == [
+        "loss/train ended above its start: 2e+11 at l2=0 (2.3): training diverged; try a smaller lr"
+    ]
+
+
+@pytest.mark.parametrize(("last", "val"), [(9.0, 1.0), (1.0, 9.0)], ids=["noise of few mini-batches", "overfitting"])
+def test_one_of_both_alone_is_no_divergence(last, val, caplog):
+    ended([[2.3, 2.3, 2.3]], [[last, 1.0, 1.0]], val=[val, 1.0, 1.0])
+    assert not caplog.messages
+
+
+def test_of_a_stopped_classifier_its_last_own_losses_count(caplog):
+    ended([[2.0, 2.0, 2.0]], [[1.0, 1.0, 9.0]], val=[1.0, 1.0, 9.0], active=(1, 1, 0))
+    assert not caplog.messages, "what is told of it after its stop has no meaning"
+
+
+def test_a_resumed_run_knows_where_it_began(caplog):
+    state = ended([[2.0, 2.0, 2.0]], val=[1.0, 1.0, 1.0]).state_dict()
+    check = DivergenceCheck()
+    check.load_state_dict(state)
+    ended([[5.0, 4.0, 1.0]], val=[5.0, 5.0, 1.0], check=check)
+    assert caplog.messages == [
+        "loss/train ended above its start: 5 at l2=0 (2), 4 at l2=0.02 (2): training diverged; try a smaller lr"
+    ]
+
+
+def test_a_run_of_its_own_is_warned_of(caplog):
+    toy_fit([DivergenceCheck()], lr=3)
+    assert "at l2=0 (1.099)" in caplog.text
+    assert "training diverged; try a smaller lr" in caplog.text
+    caplog.clear()
+    toy_fit([DivergenceCheck()])
+    assert "diverged" not in caplog.text

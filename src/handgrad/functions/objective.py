@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from handgrad.compat import quick_grad
@@ -27,19 +28,33 @@ def sigmoid_curvature(z: Tensor, u: Tensor) -> Tensor:
     return torch.sigmoid(z) * torch.sigmoid(-z) * u
 
 
+def plain_cross_entropy(z: Tensor, target: Tensor) -> Tensor:
+    """Returns ``-ln p[l, target[n], n] = ln sum_k exp z[l, k, n] - z[l, target[n], n]``, (L, N) (15, 22)."""
+    return z.logsumexp(1) - z[:, target, torch.arange(len(target), device=z.device)]
+
+
+def plain_binary_cross_entropy(z: Tensor, target: Tensor) -> Tensor:
+    """Returns ``-(y ln p + (1 - y) ln(1 - p))``, (L, N) (2), with ln p(-z) for ln(1 - p)."""
+    z, y = z.squeeze(1), target.to(z.dtype)
+    return -(y * F.logsigmoid(z) + (1 - y) * F.logsigmoid(-z))
+
+
 class Loss(NamedTuple):
     """A loss as the objective needs it.
 
     Shapes: function (input (N, D), weight (L, K, D), target (N,), bias (L, K), sample_weight (N,) or None) -> C (L,),
-    logits (L, N, K); curvature (z (L, K, N), u (L, K, N)) -> the derivative of p - y along u, (L, K, N).
+    logits (L, N, K); curvature (z (L, K, N), u (L, K, N)) -> the derivative of p - y along u, (L, K, N); plain
+    (z (L, K, N), target (N,)) -> the samples' losses (L, N), of which C is the mean. Every run compares function with
+    plain, so plain is written as the formula stands and calls nothing that function calls.
     """
 
     function: Callable[..., tuple[Tensor, Tensor]]
     curvature: Callable[[Tensor, Tensor], Tensor]
+    plain: Callable[[Tensor, Tensor], Tensor]
 
 
-SOFTMAX = Loss(linear_cross_entropy, softmax_curvature)
-LOGISTIC = Loss(linear_binary_cross_entropy, sigmoid_curvature)
+SOFTMAX = Loss(linear_cross_entropy, softmax_curvature, plain_cross_entropy)
+LOGISTIC = Loss(linear_binary_cross_entropy, sigmoid_curvature, plain_binary_cross_entropy)
 
 
 class Chunk(NamedTuple):
