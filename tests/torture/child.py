@@ -2,9 +2,10 @@
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 import pytorch_lightning  # noqa: F401
 import torch
@@ -28,6 +29,7 @@ import train
 from handgrad.cli.command_line import command_line
 from handgrad.data.mnist_files import prepare
 from handgrad.runs.checkpoint import WholeCheckpointIO
+from tests.torture import faults  # noqa: F401
 
 
 def redirect(output: Path) -> None:
@@ -46,6 +48,12 @@ def program(folder: Path, words: Sequence[str], output: Path, environment: dict[
     sys.argv = [train.__file__, *words]
     with command_line() as stopped:
         train.resume(stopped) if stopped else train.main()
+
+
+def changed_program(change: Callable[[], None], *arguments: Any) -> None:
+    """Does the same after ``change``, one of those in ``faults``."""
+    change()
+    program(*arguments)
 
 
 def save_for_ever(path: Path, temporary: Path, said: Connection) -> None:

@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import signal
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,9 +38,19 @@ class Program:
         told: the file with what it has said.
     """
 
-    def __init__(self, context: Any, folder: Path, words: tuple[str, ...], number: int, **environment: str) -> None:
+    def __init__(
+        self,
+        context: Any,
+        folder: Path,
+        words: tuple[str, ...],
+        number: int,
+        change: Callable[[], None] | None = None,
+        **environment: str,
+    ) -> None:
+        """Starts the program, with a ``change`` to it if there is one: see ``faults``."""
         self.told = folder / f"told{number}.txt"
-        self.process = context.Process(target=child.program, args=(folder, words, self.told, environment))
+        target = partial(child.changed_program, change) if change else child.program
+        self.process = context.Process(target=target, args=(folder, words, self.told, environment))
         self.process.start()
 
     def wait_until(self, condition: Callable[[], Any]) -> None:
@@ -72,11 +83,11 @@ def start(server, tmp_path: Path) -> Any:
         started.append(Program(server, tmp_path, words, len(started), **environment))
         return started[-1]
 
-    def resume(run: str) -> Program:
-        started.append(Program(server, tmp_path, (f"resume={run}",), len(started)))
+    def resume(run: str, change: Callable[[], None] | None = None) -> Program:
+        started.append(Program(server, tmp_path, (f"resume={run}",), len(started), change))
         return started[-1]
 
-    start.resume = resume
+    start.folder, start.resume = tmp_path, resume
     yield start
     for program in started:
         if program.process.is_alive():
