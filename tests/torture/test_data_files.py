@@ -81,7 +81,9 @@ def test_damage_is_mended_from_the_archive(name, raw, command):
     assert (raw / name).read_bytes() == (DATA / "MNIST" / "raw" / name).read_bytes()
 
 
-@pytest.mark.parametrize("change", [lambda content: content[:-9], lambda content: b"", gzip.compress], ids=str)
+@pytest.mark.parametrize(
+    "change", [lambda content: content[:-9], lambda content: b"", gzip.compress], ids=["cut", "empty", "packed twice"]
+)
 def test_a_damaged_archive_is_told(change, raw, command):
     (raw / LABELS).unlink()
     damage(raw / f"{LABELS}.gz", change)

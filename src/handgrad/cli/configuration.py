@@ -100,14 +100,16 @@ def plain(cfg: Any, resolve: bool = False) -> dict[str, Any]:
 def identity(cfg: DictConfig) -> dict[str, Any]:
     """Returns what a run's result follows from: the options of the groups, then every value by dotted key.
 
-    Left out is what the settings' classes put aside, and what conf/ links to a key that is there.
+    Left out is what the settings' classes put aside, and what conf/ links to the key of its name. Those that are typed
+    most, without a dot, come first.
     """
     choices = HydraConfig.get().runtime.choices
     written = dict(leaves(plain(cfg)))
     values = {key: value for key, value in leaves(resolved(cfg)) if makes_result(key)}
     links = {key: value.strip("${}") for key, value in written.items() if is_link(value)}
-    own = {key: value for key, value in values.items() if links.get(key) not in values}
-    return {group: choices[group] for group in OPTION_GROUPS} | own
+    said = {key for key, link in links.items() if link in values and link == key.rpartition(".")[2]}
+    own = sorted((entry for entry in values.items() if entry[0] not in said), key=lambda entry: "." in entry[0])
+    return {group: choices[group] for group in OPTION_GROUPS} | dict(own)
 
 
 def makes_result(key: str) -> bool:
