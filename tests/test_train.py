@@ -177,7 +177,9 @@ def test_a_wrong_gradient_stops_the_run_before_it_trains(broken, run, monkeypatc
         return tuple(None if g is None else g * broken for g in right(ctx, *grads))
 
     monkeypatch.setattr(module._LinearCrossEntropy, "backward", staticmethod(wrong))
-    with pytest.raises(GradientError, match=r"derived gradient of linear_cross_entropy for .* differs from finite differences"):
+    with pytest.raises(
+        GradientError, match=r"derived gradient of linear_cross_entropy for .* differs from finite differences"
+    ):
         run("experiment=report_softmax", "epochs=1")
     assert not (tmp_path / "outputs" / "run" / "checkpoints").exists()
 
