@@ -13,7 +13,7 @@ check: .venv/ready lint
 	$(BIN)/python -m pytest -q -m "not slow and not torture" $(ARGS)
 
 test: .venv/ready lint
-	$(BIN)/python -m pytest --cov $(ARGS)
+	$(BIN)/python -m pytest --cov -n 2 --dist worksteal $(ARGS)
 
 torture: .venv/ready
 	$(BIN)/python -m pytest tests/torture -m "torture or not torture" $(ARGS)
