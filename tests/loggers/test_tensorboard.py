@@ -48,6 +48,15 @@ def test_hparams_have_the_real_metrics(run):
     assert value == pytest.approx(results(folder)[1]["val_accuracy"])
 
 
+def test_a_librarys_settings_without_the_penalty_are_shown_with_it(tmp_path):
+    logger = TensorBoardPathLogger(tmp_path, [0.0, 0.5])
+    logger.log_end({"lr": 0.1}, [{"lr": 0.1, "l2": l2, "val_loss": 1.0} for l2 in (0.0, 0.5)])
+    metadata = EventAccumulator(str(tmp_path / "l2=0.5")).Reload().summary_metadata
+    content = metadata["_hparams_/session_start_info"].plugin_data.content
+    hparams = plugin_data_pb2.HParamsPluginData.FromString(content).session_start_info.hparams
+    assert {name: value.number_value for name, value in hparams.items()} == {"lr": 0.1, "l2": 0.5}
+
+
 def test_train_and_val_share_a_chart(tmp_path):
     logger = TensorBoardPathLogger(tmp_path, [0.0])
     logger.log_metrics({"x": 1.0}, step=0)

@@ -134,9 +134,9 @@ class TensorBoardPathLogger(Logger):
 
     @rank_zero_only
     def log_end(self, settings: Iterable[str], rows: Sequence[Mapping[str, Any]]) -> None:
-        """Logs each classifier's settings, of these names, with its results, for the HParams tab, and saves."""
+        """Logs each classifier's settings, of these names and l2, with its results, for the HParams tab, and saves."""
         metrics = [{f"final/{name}": row[name] for name in MEASURES if name in row} for row in rows]
-        self.log_results([{name: row[name] for name in settings} for row in rows], metrics)
+        self.log_results([{name: row[name] for name in [*settings, "l2"]} for row in rows], metrics)
         self.save()
 
     @rank_zero_only
