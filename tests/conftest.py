@@ -86,6 +86,16 @@ def run(tmp_path: Path, composed: Callable[..., DictConfig]) -> Callable[..., Pa
 
 
 @pytest.fixture
+def sweep(tmp_path: Path) -> Path:
+    """A made-up sweep of four jobs, the third of which failed."""
+    from tests.runs.test_sweep import write_job
+
+    for number, l2 in enumerate((0, 0.002, 0.02, 2)):
+        write_job(tmp_path, number, ["task=softmax", f"l2={l2}"], failed=l2 == 0.02, l2=float(l2))
+    return tmp_path
+
+
+@pytest.fixture
 def browser(tmp_path: Path):
     """Drives a headless Chromium."""
     from selenium import webdriver

@@ -16,13 +16,6 @@ from handgrad.runs.sweep import Job, read_jobs, swept_keys
 from tests.runs.test_sweep import write_job
 
 
-@pytest.fixture
-def sweep(tmp_path: Path) -> Path:
-    for number, l2 in enumerate((0, 0.002, 0.02, 2)):
-        write_job(tmp_path, number, ["task=softmax", f"l2={l2}"], failed=l2 == 0.02, l2=float(l2))
-    return tmp_path
-
-
 def test_pictures_are_written_and_logged(sweep):
     sum_up(sweep)
     (events,) = sweep.glob("events.out.tfevents.*")

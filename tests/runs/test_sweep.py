@@ -3,7 +3,6 @@
 import csv
 from pathlib import Path
 
-import pytest
 import torch
 import yaml
 
@@ -23,13 +22,6 @@ def write_job(sweep: Path, number: int, overrides: list[str], failed: bool = Fal
         state = {"weight": torch.linspace(-1, 1, 10 * 784).view(1, 10, 784)}
         WholeCheckpointIO().save_checkpoint({"state_dict": state}, folder / "checkpoints" / "best.ckpt")
     return folder
-
-
-@pytest.fixture
-def sweep(tmp_path: Path) -> Path:
-    for number, l2 in enumerate((0, 0.002, 0.02, 2)):
-        write_job(tmp_path, number, ["task=softmax", f"l2={l2}"], failed=l2 == 0.02, l2=float(l2))
-    return tmp_path
 
 
 def test_one_table_holds_every_job_the_failed_one_too(sweep):

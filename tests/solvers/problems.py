@@ -1,6 +1,6 @@
 """What every solver is tried on: small problems, blocks of mini-batches, and the objective by plain formulas."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 
@@ -112,7 +112,7 @@ def ones(problem: Problem) -> Tensor:
 
 
 def trained(solver: Solver, problem: Problem, updates: int = 3) -> State:
-    """Returns a state that remembers something."""
+    """Returns the state after the updates of one block."""
     state = solver.init(*problem.start())
     solver.step(problem.objective, state, problem.block(updates), ones(problem))
     return state
@@ -128,3 +128,19 @@ def assert_close(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
     assert found.keys() == expected.keys()
     for name, tensor in expected.items():
         torch.testing.assert_close(found[name], tensor, rtol=1e-12 if tensor.dim() else 0, atol=1e-12, msg=name)
+
+
+def assert_trained_alone(
+    state: State, problem: Problem, updates: int, optimizer: Callable[[Sequence[Tensor]], torch.optim.Optimizer]
+) -> None:
+    """Each entry is where torch's own optimizer leads it, alone, by what autograd finds of the plain objective."""
+    for entry, parameters in enumerate(zip(*problem.start(), strict=True)):
+        for parameter in parameters:
+            parameter.requires_grad_()
+        torchs = optimizer(parameters)
+        for input, target in problem.block(updates):
+            torchs.zero_grad()
+            problem.plain_objective(entry, *parameters, input, target).backward()
+            torchs.step()
+        for found, expected in zip((state.weight, state.bias), parameters, strict=True):
+            torch.testing.assert_close(found[entry], expected.detach(), rtol=1e-12, atol=1e-12)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from handgrad.solvers.adam import Adam
-from tests.solvers.problems import PROBLEMS, assert_close, copies, ones
+from tests.solvers.problems import PROBLEMS, assert_close, assert_trained_alone, copies, ones, trained
 
 LR, EPSILON, UPDATES = 0.05, 1e-8, 6
 problems = pytest.mark.parametrize("problem", PROBLEMS.values(), ids=PROBLEMS)
@@ -14,13 +14,11 @@ decay_rates = pytest.mark.parametrize("betas", [(0.9, 0.999), [0.5, 0.8]])  # a 
 @problems
 @decay_rates
 def test_the_formula_with_bias_correction(problem, betas):
-    solver, block = Adam(lr=LR, betas=betas), problem.block(UPDATES)
-    state = solver.init(*problem.start())
-    solver.step(problem.objective, state, block, ones(problem))
+    state = trained(Adam(lr=LR, betas=betas), problem, UPDATES)
     beta1, beta2 = betas
     parameters = list(problem.start())
     first, second = ([torch.zeros_like(parameter) for parameter in parameters] for _ in betas)
-    for t, (input, target) in enumerate(block, 1):
+    for t, (input, target) in enumerate(problem.block(UPDATES), 1):
         gradients = problem.derivative(*parameters, input, target)
         for i, gradient in enumerate(gradients):
             first[i] = beta1 * first[i] + (1 - beta1) * gradient
@@ -37,19 +35,10 @@ def test_the_formula_with_bias_correction(problem, betas):
 @problems
 @decay_rates
 def test_torchs_adam_of_each_entry_alone(problem, betas):
-    solver, block = Adam(lr=LR, betas=betas), problem.block(UPDATES)
-    state = solver.init(*problem.start())
-    solver.step(problem.objective, state, block, ones(problem))
-    for entry, parameters in enumerate(zip(*problem.start(), strict=True)):
-        for parameter in parameters:
-            parameter.requires_grad_()
-        optimizer = torch.optim.Adam(parameters, lr=LR, betas=tuple(betas))
-        for input, target in block:
-            optimizer.zero_grad()
-            problem.plain_objective(entry, *parameters, input, target).backward()
-            optimizer.step()
-        for found, expected in zip((state.weight, state.bias), parameters, strict=True):
-            torch.testing.assert_close(found[entry], expected.detach(), rtol=1e-12, atol=1e-12)
+    state = trained(Adam(lr=LR, betas=betas), problem, UPDATES)
+    assert_trained_alone(
+        state, problem, UPDATES, lambda parameters: torch.optim.Adam(parameters, lr=LR, betas=tuple(betas))
+    )
 
 
 def test_the_first_update_is_the_learning_rate_long_in_each_number():

@@ -5,7 +5,7 @@ import torch
 
 from handgrad.functions.objective import LOGISTIC, Objective
 from handgrad.solvers.sgd import SGD
-from tests.solvers.problems import PROBLEMS, Batches, assert_close, copies, ones
+from tests.solvers.problems import PROBLEMS, Batches, assert_close, assert_trained_alone, copies, trained
 
 LR, UPDATES = 0.1, 6
 problems = pytest.mark.parametrize("problem", PROBLEMS.values(), ids=PROBLEMS)
@@ -15,12 +15,10 @@ momenta = pytest.mark.parametrize("momentum", [0.0, 0.9])
 @problems
 @momenta
 def test_the_formula(problem, momentum):
-    solver, block = SGD(lr=LR, momentum=momentum), problem.block(UPDATES)
-    state = solver.init(*problem.start())
-    solver.step(problem.objective, state, block, ones(problem))
+    state = trained(SGD(lr=LR, momentum=momentum), problem, UPDATES)
     weight, bias = problem.start()
     m_weight, m_bias = torch.zeros_like(weight), torch.zeros_like(bias)
-    for input, target in block:
+    for input, target in problem.block(UPDATES):
         dweight, dbias = problem.derivative(weight, bias, input, target)
         m_weight, m_bias = momentum * m_weight + dweight, momentum * m_bias + dbias
         weight, bias = weight - LR * m_weight, bias - LR * m_bias
@@ -31,19 +29,10 @@ def test_the_formula(problem, momentum):
 @problems
 @momenta
 def test_torchs_sgd_of_each_entry_alone(problem, momentum):
-    solver, block = SGD(lr=LR, momentum=momentum), problem.block(UPDATES)
-    state = solver.init(*problem.start())
-    solver.step(problem.objective, state, block, ones(problem))
-    for entry, parameters in enumerate(zip(*problem.start(), strict=True)):
-        for parameter in parameters:
-            parameter.requires_grad_()
-        optimizer = torch.optim.SGD(parameters, lr=LR, momentum=momentum)
-        for input, target in block:
-            optimizer.zero_grad()
-            problem.plain_objective(entry, *parameters, input, target).backward()
-            optimizer.step()
-        for found, expected in zip((state.weight, state.bias), parameters, strict=True):
-            torch.testing.assert_close(found[entry], expected.detach(), rtol=1e-12, atol=1e-12)
+    state = trained(SGD(lr=LR, momentum=momentum), problem, UPDATES)
+    assert_trained_alone(
+        state, problem, UPDATES, lambda parameters: torch.optim.SGD(parameters, lr=LR, momentum=momentum)
+    )
 
 
 def test_one_update_in_numbers():

@@ -105,8 +105,10 @@ def check_arguments(arguments: Sequence[str]) -> None:
 def check_sweep(words: Sequence[str]) -> None:
     """Raises an InputError if several processes were launched for a sweep: each would run it all."""
     found = launched()
-    if found and found[1] > 1 and {"-m", "--multirun"} & set(words):
-        raise InputError(f"-m: {found[1]} processes were launched ({found[0]}); accepted for a sweep is one")
+    if found and found.processes > 1 and {"-m", "--multirun"} & set(words):
+        raise InputError(
+            f"-m: {found.processes} processes were launched ({found.variable}); accepted for a sweep is one"
+        )
 
 
 def check_override(word: str) -> None:

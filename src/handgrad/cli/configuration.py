@@ -190,7 +190,7 @@ def check_combinations(cfg: DictConfig, of_sweep: bool) -> None:
 def check_launched(devices: Any) -> None:
     """Raises an InputError unless the processes that were launched are those that train together."""
     wanted = len(devices) if isinstance(devices, ListConfig) else 1 if devices == "auto" else devices
-    if (found := launched()) and found[1] != wanted:
+    if (found := launched()) and found.processes != wanted:
         name, number = found
         raise InputError(
             f"trainer.devices={devices}: {number} processes were launched ({name}), and each would train by itself; "

@@ -127,6 +127,6 @@ def sum_up(folder: Path) -> str:
     if not jobs:
         return f"{folder}: no jobs"
     keys = swept_keys(jobs)
-    replace_file(folder / RESULTS, as_csv(jobs).encode())
+    replace_file(folder / RESULTS, as_csv(jobs))
     write_pictures(folder, jobs, keys)
     return table(jobs, keys)

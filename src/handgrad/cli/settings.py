@@ -34,9 +34,9 @@ def setting(help: str, kind: tuple[str, Callable[[Any], bool]] | None = None, *,
     return field(default=MISSING, metadata={"setting": Setting(help, accepted, accepts), "of_result": of_result})
 
 
-def aside() -> Any:
+def aside(default: Any = MISSING) -> Any:
     """Returns a field that changes no result: it watches, or another key has its value."""
-    return field(default=MISSING, metadata={"of_result": False})
+    return field(default=default, metadata={"of_result": False})
 
 
 def is_number(value: Any) -> bool:
@@ -186,7 +186,7 @@ class Settings:
     optimizer: Any = MISSING
     trainer: Trainer = MISSING
     callbacks: Callbacks = MISSING
-    logger: Any = field(default=None, metadata={"of_result": False})  # conf/logger/none.yaml is empty
+    logger: Any = aside(None)  # conf/logger/none.yaml is empty
     l2: Any = setting(
         "L2 penalty, or a list of them: the whole path is trained in one run",
         (

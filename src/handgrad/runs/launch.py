@@ -1,12 +1,20 @@
 """What the environment says of a run's processes: how many were launched, and which one this is."""
 
 import os
+from typing import NamedTuple
 
 from handgrad.errors import InputError
 
 
-def launched() -> tuple[str, int] | None:
-    """Returns the variable that tells how many processes were launched, and how many; None where none tells.
+class Launch(NamedTuple):
+    """How many processes were launched, and the variable that tells."""
+
+    variable: str
+    processes: int
+
+
+def launched() -> Launch | None:
+    """Returns what a launcher tells; None where none does.
 
     torchrun sets LOCAL_RANK and WORLD_SIZE, as Lightning does for the processes that it adds; srun counts its tasks.
 
@@ -14,9 +22,9 @@ def launched() -> tuple[str, int] | None:
         InputError: the variable is no whole number from 1.
     """
     if "LOCAL_RANK" in os.environ:
-        return "WORLD_SIZE", count("WORLD_SIZE", least=1) if "WORLD_SIZE" in os.environ else 1
+        return Launch("WORLD_SIZE", count("WORLD_SIZE", least=1) if "WORLD_SIZE" in os.environ else 1)
     tasks = os.environ.get("SLURM_STEP_NUM_TASKS", "1")
-    return ("SLURM_STEP_NUM_TASKS", count("SLURM_STEP_NUM_TASKS", least=1)) if tasks != "1" else None
+    return Launch("SLURM_STEP_NUM_TASKS", count("SLURM_STEP_NUM_TASKS", least=1)) if tasks != "1" else None
 
 
 def count(name: str, least: int) -> int:
@@ -31,10 +39,10 @@ def check_rank() -> None:
     """Raises an InputError unless the process is one of those that were launched: else nobody would be the first."""
     if not (found := launched()):
         return
-    total, number = found
+    total = found.variable
     for name in ("LOCAL_RANK", "RANK"):
-        if name in os.environ and count(name, least=0) >= number:
-            counted = f"{total}={number}" if total in os.environ else f"{total} is not set"
+        if name in os.environ and count(name, least=0) >= found.processes:
+            counted = f"{total}={found.processes}" if total in os.environ else f"{total} is not set"
             raise InputError(
                 f"{name}={os.environ[name]}: in the environment, where {counted}; accepted is a number below that of "
                 f"the processes, which their launcher sets; without a launcher, unset {name}"

@@ -4,7 +4,7 @@ import csv
 import io
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +26,13 @@ def shown(value: Any) -> str | int | float:
 def as_csv(rows: Sequence[Mapping[str, Any]]) -> bytes:
     """Returns ``rows`` as the content of a ``results.csv``: their settings, then ``COLUMNS``; empty: not measured."""
     settings = dict.fromkeys(key for row in rows for key in row if key not in COLUMNS)
+    return csv_file([*settings, *COLUMNS], rows)
+
+
+def csv_file(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> bytes:
+    """Returns the content of a CSV file with these columns; what a row lacks is empty."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, [*settings, *COLUMNS], restval="", lineterminator="\n")
+    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue().encode()

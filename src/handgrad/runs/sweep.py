@@ -1,7 +1,5 @@
 """A sweep as a folder: its jobs, what is left of them, and their results in one table."""
 
-import csv
-import io
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +10,7 @@ import yaml
 from handgrad.errors import InputError
 from handgrad.runs.folder import RESULTS, WORDS, RunFolder
 from handgrad.runs.overrides import Overrides, split_words
-from handgrad.runs.results import Row, shown
+from handgrad.runs.results import Row, csv_file, shown
 
 SHOWN = ("steps", "best_step", "val_loss", "val_accuracy", "test_accuracy")
 
@@ -74,19 +72,16 @@ def swept_keys(jobs: Sequence[Job]) -> list[str]:
     return [key for key in keys if len({repr(job.overrides.get(key)) for job in jobs}) > 1]
 
 
-def as_csv(jobs: Sequence[Job]) -> str:
-    """Returns all jobs' results as the text of a CSV file: status, overrides, then what was measured."""
+def as_csv(jobs: Sequence[Job]) -> bytes:
+    """Returns all jobs' results as the content of a CSV file: status, overrides, then what was measured."""
     overrides = list(dict.fromkeys(key for job in jobs for key in job.overrides))
     measured = dict.fromkeys(key for job in jobs for row in job.results for key in row)
-    text = io.StringIO()
     columns = ["job", "status", *overrides, *(key for key in measured if key not in overrides)]
-    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
-    writer.writeheader()
+    rows = []
     for job in jobs:
-        for row in job.results or [{}]:
-            given = {key: shown(value) for key, value in job.overrides.items()}
-            writer.writerow({"job": job.folder.name, "status": job.status, **given, **row})
-    return text.getvalue()
+        given = {key: shown(value) for key, value in job.overrides.items()}
+        rows += [{"job": job.folder.name, "status": job.status, **given, **row} for row in job.results or [{}]]
+    return csv_file(columns, rows)
 
 
 def table(jobs: Sequence[Job], keys: Sequence[str]) -> str:
