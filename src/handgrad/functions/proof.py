@@ -186,7 +186,7 @@ def plain_objective(
 
 
 def central_difference(
-    value: Callable[..., Tensor], point: Sequence[Tensor], direction: Sequence[Tensor], step: float = 2e-3
+    value: Callable[..., Tensor], point: Sequence[Tensor], direction: Sequence[Tensor], step: float = 1e-3
 ) -> Tensor:
     """Returns the 5-point central difference of ``value`` at ``point`` along ``direction``; its error is O(step^4)."""
 
