@@ -10,7 +10,7 @@ from torch import Tensor
 from handgrad.functions.l2_penalty import l2_penalty
 from handgrad.functions.objective import Loss, Objective
 
-CLASSIFIERS = 2  # at which the Functions are tried by themselves: enough to see them mix
+CLASSIFIERS, SAMPLES = 2, 32  # at which the Functions are tried by themselves: enough to see them mix
 FORMULA, DIFFERENCES = "its formula", "finite differences"
 
 
@@ -36,7 +36,7 @@ class Term(NamedTuple):
 
 
 def terms(objective: Objective, outputs: int, input: Tensor, target: Tensor, directions: int) -> list[Term]:
-    """Compares each Function by itself, then the objective that is made of them; in float64.
+    """Compares each Function by itself at a few samples, then the objective that is made of them at all; in float64.
 
     The point is random, since at the start, where the weights are zero, a missing L2 gradient would not show. An error
     in any entry of a gradient shows along a random direction. Weights are drawn for logits of about 1.
@@ -49,7 +49,8 @@ def terms(objective: Objective, outputs: int, input: Tensor, target: Tensor, dir
         directions: number of directions along which the objective is differentiated.
     """
     input, generator = input.double(), torch.Generator().manual_seed(0)
-    (samples, features), paths = input.shape, len(objective.l2)
+    few, few_targets = input[:SAMPLES], target[:SAMPLES]
+    features, paths = input.shape[1], len(objective.l2)
     size = torch.linalg.vector_norm(input).item() / input.numel() ** 0.5 or 1.0  # of a feature
 
     def normal(*shape: int) -> Tensor:
@@ -60,9 +61,9 @@ def terms(objective: Objective, outputs: int, input: Tensor, target: Tensor, dir
         return normal(classifiers, outputs, features) / (size * features**0.5), normal(classifiers, outputs)
 
     point, others = parameters(CLASSIFIERS), parameters(CLASSIFIERS)
-    input_direction = size * normal(samples, 1) * normal(features)  # of rank one: 128 + 784 numbers, not 100,352
+    input_direction = size * normal(len(few), 1) * normal(features)  # of rank one: 32 + 784 numbers, not 25,088
     return [
-        *loss_terms(objective.loss, (input, *point), (input_direction, *others), target, normal),
+        *loss_terms(objective.loss, (few, *point), (input_direction, *others), few_targets, normal),
         *penalty_terms(point[0], others[0], normal),
         *objective_terms(objective, input, target, [parameters(paths) for _ in range(1 + directions)]),
     ]
