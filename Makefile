@@ -21,7 +21,7 @@ torture: .venv/ready
 report: .venv/ready
 	$(BIN)/python -m report
 
-bench: .venv/bench-ready
+bench: .venv/ready
 	$(BIN)/python -m benchmarks $(ARGS)
 
 lint: .venv/ready
@@ -47,8 +47,4 @@ TESTED = import platform as p; print(p.system(), p.machine(), *p.python_version_
 		then $(BIN)/python -m pip install --quiet --require-hashes -r requirements.lock; \
 		else $(BIN)/python -m pip install --quiet -r requirements.txt; fi
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
-	touch $@
-
-.venv/bench-ready: .venv/ready benchmarks/requirements.txt
-	$(BIN)/python -m pip install --quiet -r benchmarks/requirements.txt
 	touch $@
