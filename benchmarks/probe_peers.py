@@ -44,7 +44,7 @@ class OutOfTime(Exception):
 def available() -> str | None:
     """Returns None, or in one line why there is no peer."""
     needed = [module for module in ("sklearn", "threadpoolctl") if not harness.has(module)]
-    return f"not installed: {', '.join(needed)}; benchmarks/requirements.txt has them" if needed else None
+    return f"not installed: {', '.join(needed)}; requirements.txt has them" if needed else None
 
 
 def path_seconds(

@@ -6,6 +6,7 @@ import subprocess
 import numpy as np
 import pytest
 import torch
+from sklearn.linear_model import LogisticRegression
 from torch.nn.functional import cross_entropy, gelu, layer_norm, normalize
 
 from benchmarks import probe_data, probe_minilm, probe_peers
@@ -61,7 +62,6 @@ def test_a_set_that_can_not_be_had_says_why(monkeypatch, folder, error, reason):
 
 
 def test_bundled_sets_are_raw():
-    pytest.importorskip("sklearn")
     x, y = probe_data.get("wine")
     assert (x.shape, x.dtype, y.dtype, x.max()) == ((178, 13), np.float64, np.int64, 1680)
 
@@ -76,6 +76,23 @@ def test_glosses_are_read_with_their_lexicographer_file(tmp_path):
     for part in ("noun", "verb", "adj", "adv"):
         (tmp_path / f"data.{part}").write_text(NOUNS if part == "noun" else NOUNS.splitlines()[0])
     assert list(probe_data.glosses(tmp_path)) == [(3, 'that which is perceived; "it | exists"'), (18, "a human being")]
+
+
+def test_wordnet_is_embedded_in_one_order_with_its_classes(monkeypatch, tmp_path):
+    def write(texts, out, folder):
+        np.save(out, np.array([[len(text)] for text in texts], dtype=np.float32))
+
+    test_glosses_are_read_with_their_lexicographer_file(tmp_path)
+    monkeypatch.setattr(probe_data, "_unpack", lambda folder: tmp_path)
+    monkeypatch.setattr(probe_minilm, "install", lambda folder: None)
+    monkeypatch.setattr(probe_minilm, "write", write)
+    assert probe_data.available("wordnet") == (
+        "wordnet: wordnet-base: (2, 2) glosses and classes; accepted are (117659, 45)"
+    )
+    monkeypatch.setattr(probe_data, "GLOSSES", 2)
+    monkeypatch.setattr(probe_data, "LEXICOGRAPHER_FILES", 2)
+    x, y = probe_data.get("wordnet")
+    assert sorted(zip(x[:, 0], y, strict=True)) == [(13, 18), (38, 3)]
 
 
 def test_batches_take_every_text_once_and_stay_small():
@@ -166,13 +183,12 @@ def test_the_first_iteration_within_the_gap_or_else_near_the_best():
 
 def request(folder, solver: str, classes: int = 3, **changed) -> dict:
     """Writes ``blobs`` below ``folder``; returns a request whose references are optima."""
-    model = pytest.importorskip("sklearn.linear_model").LogisticRegression
     x, y = blobs(classes)
     folder.mkdir(exist_ok=True)
     np.save(folder / "blobs_x.npy", x)
     np.save(folder / "blobs_y.npy", y)
     l2s = [1.0, 0.1, 0.01]
-    fits = [model(C=1 / (l2 * 60), solver="newton-cholesky", tol=1e-12).fit(x, y) for l2 in l2s]
+    fits = [LogisticRegression(C=1 / (l2 * 60), solver="newton-cholesky", tol=1e-12).fit(x, y) for l2 in l2s]
     best = [probe_peers.objective(x, y, fit.coef_, fit.intercept_, l2) for fit, l2 in zip(fits, l2s, strict=True)]
     paths = {"x": str(folder / "blobs_x.npy"), "y": str(folder / "blobs_y.npy"), "l2s": l2s, "references": best}
     return paths | {"solver": solver, "budget_s": 60.0, "warm": True, "iterations": None} | changed
