@@ -17,6 +17,7 @@ from handgrad.errors import InputError
 CLASSES = [kind for _, kind in inspect.getmembers(settings, dataclasses.is_dataclass)]
 NAN, INF = float("nan"), float("inf")
 
+FILES = [f"{name}{kind}" for kind in ("", "_labels") for name in ("train", "val", "test")]
 # Values that each setting refuses, and one besides its default that it takes.
 WRONG = {
     "l2": ([-1, NAN, INF, None, "abc", True, [], [0, -1], [0, "abc"], [[0]], {"a": 1}], [0, 0.5]),
@@ -28,6 +29,11 @@ WRONG = {
     "penalize_bias": ([0, 1, "yes", None], True),
     "threads": ([0, 1.5, True, None, "all"], 3),
     "data.train_size": ([0, -1, 1.5, True, "all"], None),
+    **{f"data.{key}": ([1, "", [], ["a.npy", 1], {"a": 1}], ["a.npy", "b.npy"]) for key in FILES},
+    "data.x": ([1, "", [], ["a", 1], True], ["a", "b"]),
+    "data.holdout": ([0, 1, -0.1, NAN, "abc", True, [0.1]], 0.5),
+    "data.normalize": (["standard", "", 1, True], "l2"),
+    "data.class_weight": (["balance", 1, True, [1, 2], {"a": -1}, {"a": NAN}, {"a": "1"}], {"a": 1, 2: 0.5}),
     "optimizer.momentum": ([-0.1, 1, NAN, "abc", True], 0.9),
     "optimizer.betas": ([[0.9], [0.9, 0.9, 0.9], [0.9, 1], [-0.1, 0], 0.9, ["a", "b"]], [0, 0]),
     "trainer.accelerator": (["gpuu", "", 1], "gpu"),
@@ -50,20 +56,27 @@ LINES = [
     ("penalize_bias", 1, "penalize_bias=1: accepted is true or false"),
     ("optimizer.momentum", 1.0, "optimizer.momentum=1: accepted is a number >= 0 and < 1"),
     ("optimizer.betas", [0.9], "optimizer.betas=[0.9]: accepted is two numbers >= 0 and < 1"),
+    ("data.train", 3, "data.train=3: accepted is a file, a list of files, a pattern like features/*.npy, or null"),
+    ("data.holdout", 1.0, "data.holdout=1: accepted is a number > 0 and < 1"),
+    ("data.normalize", "l1", "data.normalize=l1: accepted is one of none, center, standardize, l2"),
     ("trainer.strategy", "fsdp", "trainer.strategy=fsdp: accepted is auto or ddp"),
     ("trainer.accelerator", "tpu", "trainer.accelerator=tpu: accepted is one of auto, cpu, gpu, cuda, mps"),
     ("callbacks.checkpoint.every_seconds", NAN, "callbacks.checkpoint.every_seconds=NaN: accepted is a number >= 0"),
 ]
-OWNERS = {"data.root", "data.split", "data.digits", "data.shuffle"}  # MNISTDataModule checks them
+# The data modules check them.
+OWNERS = {"data.root", "data.split", "data.digits", "data.shuffle", "data.y", "data.sample_weight"}
 
 
 @pytest.fixture(scope="module")
 def defaults(tmp_path_factory) -> dict:
-    """The composed configuration as plain values, with both optimizers' settings in it."""
+    """The composed configuration as plain values, with the settings of all options of a group in it."""
     folder = tmp_path_factory.mktemp("run")
-    sgd, adam = (OmegaConf.to_container(composed(words, folder), resolve=True) for words in ([], ["optimizer=adam"]))
+    whole = OmegaConf.to_container(composed([], folder), resolve=True)
+    for group, option in OPTIONS:
+        found = OmegaConf.to_container(composed([f"{group}={option}"], folder), resolve=True)
+        whole[group] = found[group] | whole[group]
     HydraConfig.instance().cfg = None
-    return sgd | {"optimizer": adam["optimizer"] | sgd["optimizer"]}
+    return whole
 
 
 @pytest.fixture

@@ -28,6 +28,7 @@ TARGETS = {
     "handgrad.callbacks.gradient_check.GradientCheck",
     "handgrad.callbacks.progress_bar.UpdateProgressBar",
     "handgrad.callbacks.weight_images.WeightImages",
+    "handgrad.data.features.FeatureDataModule",
     "handgrad.data.mnist.MNISTDataModule",
     "handgrad.loggers.tensorboard.TensorBoardPathLogger",
     "handgrad.models.logistic_regression.LogisticRegression",

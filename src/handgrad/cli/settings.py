@@ -51,6 +51,11 @@ def is_penalty(value: Any) -> bool:
     return is_number(value) and value >= 0
 
 
+def is_name_or_names(value: Any) -> bool:
+    names = value if isinstance(value, list) else [value]
+    return value is None or (len(names) > 0 and all(isinstance(name, str) and name for name in names))
+
+
 def whole(least: int) -> tuple[str, Callable[[Any], bool]]:
     return f"a whole number >= {least}", lambda x: is_whole(x) and x >= least
 
@@ -61,6 +66,7 @@ def one_of(*names: str) -> tuple[str, Callable[[Any], bool]]:
 
 POSITIVE = ("a number > 0", lambda x: is_number(x) and x > 0)
 AUTO_OR_DDP = ("auto or ddp", lambda x: x in ("auto", "ddp"))
+FILES = ("a file, a list of files, a pattern like features/*.npy, or null", is_name_or_names)
 TRUTH = ("true or false", lambda x: isinstance(x, bool))
 
 
@@ -79,11 +85,10 @@ class Task:
 
 
 @dataclass
-class MNIST:
+class Data:
+    """What all data have."""
+
     _target_: str = MISSING
-    root: str = setting("folder with MNIST/raw", of_result=False)
-    split: str = setting("full: 50,000 / 10,000 / 10,000; course, report: validated on MNIST's test set")
-    digits: Any = setting("the digits to tell apart; the index in the list is the class")
     shuffle: Any = setting("a new order in every epoch")
     batch_size: int = MISSING
     seed: int = MISSING
@@ -92,6 +97,44 @@ class MNIST:
         "use only the first samples of the training set; null: all",
         ("a whole number from 1, or null", lambda x: x is None or (is_whole(x) and x >= 1)),
     )
+
+
+@dataclass
+class MNIST(Data):
+    root: str = setting("folder with MNIST/raw", of_result=False)
+    split: str = setting("full: 50,000 / 10,000 / 10,000; course, report: validated on MNIST's test set")
+    digits: Any = setting("the digits to tell apart; the index in the list is the class")
+
+
+@dataclass
+class Features(Data):
+    train: Any = setting("features to train on: .npy, .npz, .safetensors, .pt, .parquet or .csv", FILES)
+    val: Any = setting("features to validate on; null: a share of the training set is held out", FILES)
+    test: Any = setting("features to test on; null: there is no test set", FILES)
+    train_labels: Any = setting("labels of data.train, also .txt; null: they stand beside the features", FILES)
+    val_labels: Any = setting("labels of data.val", FILES)
+    test_labels: Any = setting("labels of data.test", FILES)
+    x: Any = setting(
+        "array of the features, or columns of a table; null: x or the only matrix, all columns but labels and weights",
+        ("a name, a list of columns, or null", is_name_or_names),
+    )
+    y: str | None = setting("array or column of the labels; null: y, or the only array that can be meant")
+    holdout: float = setting(
+        "share of each class that is held out where data.val is null",
+        ("a number > 0 and < 1", lambda x: is_number(x) and 0 < x < 1),
+    )
+    normalize: str = setting(
+        "by the mean, or mean and standard deviation, of the training set; l2: each row to length 1",
+        one_of("none", "center", "standardize", "l2"),
+    )
+    class_weight: Any = setting(
+        "what a class weighs in training; balanced: N / (classes * samples of the class)",
+        (
+            "null, balanced, or a table of numbers >= 0 like {a: 1, b: 2}",
+            lambda x: x in (None, "balanced") or (isinstance(x, dict) and all(map(is_penalty, x.values()))),
+        ),
+    )
+    sample_weight: str | None = setting("what a sample weighs in training: an array or a column, or a file of its own")
 
 
 @dataclass
@@ -213,6 +256,7 @@ class Settings:
 # The options of groups whose options have settings of their own; conf/ names them as settings/<group>/<option>.
 OPTIONS: dict[tuple[str, str], type] = {
     ("data", "mnist"): MNIST,
+    ("data", "features"): Features,
     ("optimizer", "sgd"): SGD,
     ("optimizer", "adam"): Adam,
 }

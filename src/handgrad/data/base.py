@@ -1,4 +1,4 @@
-"""What every data source shares: the sets as tensors in memory, and the loaders over them."""
+"""What every data source shares: the sets as tensors in memory, or rows on disk, and the loaders over them."""
 
 from collections.abc import Sequence
 from numbers import Integral
@@ -6,8 +6,10 @@ from typing import Any, TypeGuard
 
 import numpy as np
 import pytorch_lightning as pl
+from torch import Tensor
 
 from handgrad.data.blocks import BlockLoader, Samples, WholeSets
+from handgrad.data.rows import Rows
 from handgrad.errors import InputError
 
 
@@ -29,6 +31,7 @@ class LinearDataModule(pl.LightningDataModule):
         feature_names: the features' names, by index; None: they have none.
         scaling: how features come from what is stored, in words; None: they are what is stored.
         train, val, test: ``(input, target)`` after ``setup``; None before it, and where there is no such set.
+        sample_weight: ``(N,)`` float64 of the training set, after ``setup``; None: all weigh alike.
         batches: updates per epoch, after ``setup`` as the next two are.
         check_interval: updates between two validations, a fifth of an epoch but at least one.
         total_updates: updates in all epochs.
@@ -57,6 +60,7 @@ class LinearDataModule(pl.LightningDataModule):
         self.train: Samples | None = None
         self.val: Samples | None = None
         self.test: Samples | None = None
+        self.sample_weight: Tensor | None = None
         self.batches = self.check_interval = self.total_updates = 0
 
     @property
@@ -64,7 +68,7 @@ class LinearDataModule(pl.LightningDataModule):
         return len(self.classes)
 
     def read(self) -> dict[str, Samples]:
-        """Returns the sets ``train`` and ``val``, and ``test`` where there is one."""
+        """Returns the sets ``train`` and ``val``, and ``test`` where there is one; may set ``sample_weight``."""
         raise NotImplementedError
 
     def about(self) -> dict[str, Any]:
@@ -83,14 +87,23 @@ class LinearDataModule(pl.LightningDataModule):
         if self.train_size is not None:
             if self.train_size > samples:
                 raise InputError(f"train_size={self.train_size}: accepted are 1 to {samples}, or null for all")
-            input, target = self.train
-            self.train = input[: self.train_size].clone(), target[: self.train_size].clone()
+            if self.train_size < samples:
+                self._keep_first(self.train_size)
             samples = self.train_size
         if self.batch_size > samples:
             raise InputError(f"batch_size={self.batch_size}: accepted are 1 to {samples}, the size of the training set")
         self.batches = samples // self.batch_size
         self.check_interval = max(1, self.batches // 5)
         self.total_updates = self.epochs * self.batches
+
+    def _keep_first(self, samples: int) -> None:
+        """Keeps the first samples of the training set, and lets the others' memory go."""
+        assert self.train is not None
+        input, target = self.train
+        first = input.first(samples) if isinstance(input, Rows) else input[:samples].clone()
+        self.train = first, target[:samples].clone()
+        if self.sample_weight is not None:
+            self.sample_weight = self.sample_weight[:samples].clone()
 
     def _on_device(self, name: str) -> Samples:
         """Returns a set, moved to the trainer's device for good: there are no transfers while training."""

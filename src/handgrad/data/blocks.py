@@ -1,4 +1,7 @@
-"""Loaders over tensors in memory. The training loader hands out *blocks*: the mini-batches between two checks."""
+"""Loaders over tensors in memory, or rows on disk.
+
+The training loader hands out *blocks*: the mini-batches between two checks.
+"""
 
 from collections.abc import Callable, Iterator
 from functools import lru_cache
@@ -7,7 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-Samples = tuple[Tensor, Tensor]  # input (N, D) and target (N,)
+from handgrad.data.rows import Rows
+
+Samples = tuple[Tensor | Rows, Tensor]  # input (N, D) and target (N,)
 
 
 class Block:
@@ -29,7 +34,7 @@ class Block:
         """Number of mini-batches."""
         return self._stop - self.first
 
-    def __iter__(self) -> Iterator[Samples]:
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Yields ``input (B, D), target (B,)`` of each mini-batch; on several ranks B is this rank's share."""
         return map(self._loader.minibatch, range(self.first, self._stop))
 
@@ -48,7 +53,7 @@ class BlockLoader:
     run goes on exactly where it stopped. The order of the samples is a function of ``(seed, epoch)``.
 
     Args:
-        input: ``(N, D)``.
+        input: ``(N, D)``, in memory or on disk.
         target: ``(N,)``.
         batch_size: samples per mini-batch over all ranks, at most N; the last, partial batch of an epoch is dropped.
         epochs: epochs to train.
@@ -61,7 +66,7 @@ class BlockLoader:
 
     def __init__(
         self,
-        input: Tensor,
+        input: Tensor | Rows,
         target: Tensor,
         *,
         batch_size: int,
@@ -100,7 +105,7 @@ class BlockLoader:
         stop = min((first // self.check_interval + 1) * self.check_interval, self.total_updates)
         return Block(self, first, stop) if first < stop else None
 
-    def minibatch(self, update: int) -> Samples:
+    def minibatch(self, update: int) -> tuple[Tensor, Tensor]:
         """Returns this rank's share ``input (B, D), target (B,)`` of the mini-batch of the given update."""
         epoch, batch = divmod(update, self.batches)
         start = batch * self.batch_size + self._offset

@@ -1,0 +1,198 @@
+"""Features of one's own, from files: what a linear probe is trained on."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from handgrad.data.array_files import File
+from handgrad.data.base import LinearDataModule
+from handgrad.data.blocks import Samples
+from handgrad.data.feature_files import Names
+from handgrad.data.labels import check_classes, class_weights, classes_of, encoded, held_out, weights_of
+from handgrad.data.normalization import KINDS, Transform, by_columns, shift_and_scale, statistics, to_length_one
+from handgrad.data.rows import Rows
+from handgrad.data.shards import Files, Shards, check_features, is_file
+from handgrad.errors import InputError, nearest
+
+IN_MEMORY = 2**29  # bytes: a set that is larger, as float32 or float64, stays on disk
+
+
+class FeatureDataModule(LinearDataModule):
+    """Features from files as ``input (N, D)``, of which large ones stay on disk, and their labels as classes.
+
+    Headers and labels are read at once, features in ``setup``. Accepted are .npy, .npz, .safetensors, .pt, .parquet and
+    .csv files, each as one file, a list of shards, or a pattern that they match; labels may stand in .txt files too.
+
+    Args:
+        train, val, test: the files; ``val=None``: a part of ``train`` is held out; ``test=None``: there is none.
+        train_labels, val_labels, test_labels: files of labels; None: they stand beside the features.
+        x: name of the array of features, or of the columns; None: ``x`` or the only matrix, of a table all columns but
+            the labels and the weights.
+        y: name of the labels; None: ``y``, or the only array that can be meant.
+        holdout: share of each class that is held out, > 0 and < 1.
+        normalize: ``none``, ``center``, ``standardize``, or ``l2``; by the training set alone, after the hold-out.
+        class_weight: None, ``balanced``, or a table of weights by class.
+        sample_weight: name of an array or column in the files of ``train``, or a file; None: all weigh alike.
+        shared: the arguments of ``LinearDataModule``.
+
+    Attributes:
+        normalization: shift and scale, each (D,) float64, after ``setup`` with ``center`` or ``standardize``: features
+            are (x - shift) / scale.
+
+    Raises:
+        InputError: anything is not as described; in ``setup`` also NaN or infinity among the features, a damaged file,
+            or one that changes meanwhile.
+    """
+
+    classes: list[int] | list[str]
+    normalization: tuple[Tensor, Tensor] | None
+
+    def __init__(
+        self,
+        *,
+        train: Files | None = None,
+        val: Files | None = None,
+        test: Files | None = None,
+        train_labels: Files | None = None,
+        val_labels: Files | None = None,
+        test_labels: Files | None = None,
+        x: str | Sequence[str] | None = None,
+        y: str | None = None,
+        holdout: float,
+        normalize: str,
+        class_weight: str | Mapping[Any, float] | None = None,
+        sample_weight: str | None = None,
+        **shared: Any,
+    ) -> None:
+        super().__init__(**shared)
+        self.holdout, self.normalize, self.normalization = holdout, normalize, None
+        self.scaling = KINDS.get(normalize)
+        self.class_weight = dict(class_weight) if isinstance(class_weight, Mapping) else class_weight
+        self.sample_weight_from = sample_weight
+        self._check_arguments(train)
+        names = Names(x, y, None if sample_weight is None or is_file(sample_weight) else sample_weight)
+        given = {"train": (train, train_labels), "val": (val, val_labels), "test": (test, test_labels)}
+        for name, (files, labels) in given.items():
+            if files is None and labels is not None:
+                raise InputError(f"{name}_labels={labels}: accepted with {name}=null is null")
+        self.sets = {
+            name: Shards(name, files, labels, replace(names, labels=f"{name}_labels"))
+            for name, (files, labels) in given.items()
+            if files is not None
+        }
+        self._take_features()
+        self._take_labels()
+        self._take_weights()
+
+    def _check_arguments(self, train: Files | None) -> None:
+        if train is None:
+            raise InputError("train=null: accepted is a file of features, like data.train=train.npz")
+        if self.normalize not in KINDS:
+            hint = nearest(self.normalize, KINDS)
+            raise InputError(f"normalize={self.normalize!r}: accepted are {', '.join(KINDS)}{hint}")
+        if isinstance(self.holdout, bool) or not isinstance(self.holdout, int | float) or not 0 < self.holdout < 1:
+            raise InputError(f"holdout={self.holdout!r}: accepted is a number > 0 and < 1")
+
+    def _take_features(self) -> None:
+        first = self.sets["train"].shards[0]
+        for shards in self.sets.values():
+            check_features(shards.shards[0], first)
+        self.num_features, self.feature_names = first.shape[1], first.columns
+
+    def _take_labels(self) -> None:
+        """Names the classes, and says which rows and which targets each set has."""
+        labels = self.sets["train"].labels
+        self.classes = classes_of(labels, str(self.sets["train"].files[0]))
+        targets = {
+            name: encoded(shards.labels, self.classes, str(shards.files[0])) for name, shards in self.sets.items()
+        }
+        index: dict[str, Tensor | None] = dict.fromkeys(targets)
+        if "val" not in targets:
+            index["train"], index["val"] = held_out(targets["train"], self.holdout, self.seed)
+            targets["val"] = targets["train"][index["val"]]
+            targets["train"] = targets["train"][index["train"]]
+        if self.train_size is not None and self.train_size < len(targets["train"]):
+            targets["train"] = targets["train"][: self.train_size].clone()
+            every = torch.arange(self.train_size) if index["train"] is None else index["train"]
+            index["train"] = every[: self.train_size].clone()
+        self._index, self._targets = index, targets
+
+    def _take_weights(self) -> None:
+        """Says what each sample of the training set weighs."""
+        target, index, given = self._targets["train"], self._index["train"], self.sample_weight_from
+        check_classes(None, target, self.classes)
+        samples = None if given is None else torch.from_numpy(self.sets["train"].weights(given))
+        samples = samples if samples is None or index is None else samples[index]
+        self._weight = weights_of(samples, class_weights(self.class_weight, self.classes, target), target)
+        check_classes(self._weight, target, self.classes)
+
+    @property
+    def files(self) -> list[File]:
+        return [file for shards in self.sets.values() for file in shards.files]
+
+    def about(self) -> dict[str, Any]:
+        given = {
+            "normalize": self.normalize,
+            "holdout": None if "val" in self.sets else self.holdout,
+            "class_weight": self.class_weight,
+            "sample_weight": self.sample_weight_from,
+        }
+        files = {f"file {file}": f"{file.size} bytes, SHA-256 {file.sha256}" for file in self.files}
+        return super().about() | given | files
+
+    def read(self) -> dict[str, Samples]:
+        """Reads the features, and looks at each number that is used; also sets what is known only now."""
+        found: dict[str, Rows | Tensor] = {}
+        for name, shards in self.sets.items():
+            held = {"val": self._index["val"]} if name == "train" and "val" not in self.sets else {}
+            tensors = shards.read()
+            rows = {part: Rows(tensors, index) for part, index in ({name: self._index[name]} | held).items()}
+            check_finite(shards, rows.values())
+            if name == "train":
+                self._transform = self._normalized_by(rows["train"])
+            found |= {part: kept(Rows(tensors, self._index[part], self._transform)) for part in rows}
+        for file in self.files:
+            file.check_unchanged()
+        self.sample_weight = self._weight
+        return {name: (found[name], self._targets[name]) for name in ("train", "val", "test") if name in found}
+
+    def _normalized_by(self, train: Rows) -> Transform | None:
+        """Returns what normalizes features, by the training set."""
+        if self.normalize == "none":
+            return None
+        if self.normalize == "l2":
+            return to_length_one
+        self.normalization = shift_and_scale(self.normalize, statistics(train.chunks()), train.dtype)
+        return by_columns(*self.normalization)
+
+
+def kept(rows: Rows) -> Rows | Tensor:
+    """Returns the rows in memory, if they are not too many."""
+    return rows.in_memory() if rows.shape.numel() * rows.dtype.itemsize <= IN_MEMORY else rows
+
+
+def check_finite(shards: Shards, sets: Iterable[Rows]) -> None:
+    """Raises an InputError that names the first row and column, of these rows, in which there is no finite number."""
+    wrong = [place for rows in sets if (place := first_not_finite(rows))]
+    if wrong:
+        shard, row, column, value = min(wrong)
+        told = (shards.shards[shard].columns or range(column + 1))[column]
+        raise InputError(
+            f"{shards.shards[shard].file}: row {row}, column {told!r}: found {value}; accepted are finite numbers"
+        )
+
+
+def first_not_finite(rows: Rows) -> tuple[int, int, int, float] | None:
+    """Returns the first NaN or infinity as (shard, row in it, column, number); None: there is none."""
+    if not rows.shards[0].is_floating_point():
+        return None
+    start = 0
+    for chunk in rows.chunks():
+        if not chunk.sum(dtype=torch.float64).isfinite() and not (fine := chunk.isfinite()).all():
+            row, column = (~fine).nonzero()[0].tolist()
+            return *rows.stored_at(start + row), column, float(chunk[row, column])
+        start += len(chunk)
+    return None

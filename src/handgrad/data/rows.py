@@ -1,0 +1,145 @@
+"""A matrix that stays on disk: its rows are read, and cast, when they are asked for."""
+
+from collections.abc import Callable, Sequence
+from itertools import accumulate
+
+import torch
+from torch import Tensor
+
+SMALL = (torch.bool, torch.uint8, torch.int8, torch.int16, torch.uint16, torch.float16, torch.bfloat16, torch.float32)
+CHUNK_NUMBERS = 2**20  # numbers in a chunk: 4 MiB of float32
+
+
+class Rows:
+    """A matrix (N, D) whose rows become real tensors when they are asked for.
+
+    It offers what training uses of a tensor. Whatever is asked for, no other rows are touched, and no more memory is
+    taken than what is returned needs.
+
+    Args:
+        shards: one or several matrices of one dtype and D, one below the other, memory-mapped or not.
+        index: ``(N,)`` int64, ascending: the rows there are, counted over all shards; None: all of them.
+        transform: makes (n, D) of what is stored (n, D), a row by itself; None: nothing is done. It must leave what it
+            gets as it is.
+        device: where the rows that are asked for go.
+
+    Attributes:
+        shape: ``(N, D)``.
+        dtype: of what is returned, at least float32.
+        device: of what is returned.
+    """
+
+    def __init__(
+        self,
+        shards: Sequence[Tensor],
+        index: Tensor | None = None,
+        transform: Callable[[Tensor], Tensor] | None = None,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.shards, self.index, self.transform = list(shards), index, transform
+        self.device = torch.device(device)
+        self.dtype = chunk_dtype(self.shards[0].dtype)
+        self._first = list(accumulate(map(len, self.shards), initial=0))  # each shard's first row, and the end
+        stored = self._first[-1] if index is None else len(index)
+        self.shape = torch.Size((stored, self.shards[0].shape[1]))
+
+    def __len__(self) -> int:
+        """N."""
+        return self.shape[0]
+
+    def __getitem__(self, rows: slice) -> Tensor:
+        """Returns the rows of a slice without steps, (n, D); a view, where nothing has to be done to them."""
+        start, stop, step = rows.indices(len(self))
+        if step != 1:
+            raise ValueError(f"{rows}: accepted is a slice without steps")
+        stop = max(start, stop)
+        if self.index is None:
+            return self._finished(self._between(start, stop))
+        index = self.index[start:stop]
+        if len(index) and index[-1] - index[0] == len(index) - 1:  # no gap
+            return self._finished(self._between(int(index[0]), int(index[-1]) + 1))
+        return self._finished(self._gathered(index))
+
+    def index_select(self, dim: int, index: Tensor) -> Tensor:
+        """Returns the rows ``index (n,)`` in this order, (n, D); ``dim`` is 0."""
+        if dim != 0:
+            raise ValueError(f"dim={dim}: accepted is 0, for rows")
+        index = index.cpu()
+        return self._finished(self._gathered(index if self.index is None else self.index.index_select(0, index)))
+
+    def split(self, rows: int) -> "Chunks":
+        """Returns the chunks of ``rows`` rows each, the last one perhaps of fewer; each is read when it is indexed."""
+        return Chunks(self, rows)
+
+    def chunks(self) -> "Chunks":
+        """Returns chunks of a size that is handy for whoever looks at all rows once."""
+        return self.split(max(1, CHUNK_NUMBERS // self.shape[1]))
+
+    def first(self, rows: int) -> "Rows":
+        """Returns the first ``rows`` rows, without a copy of them."""
+        index = torch.arange(rows) if self.index is None else self.index[:rows]
+        return Rows(self.shards, index, self.transform, self.device)
+
+    def to(self, device: torch.device | str) -> "Rows":
+        """Returns the same rows, which now go to ``device`` when they are asked for."""
+        return Rows(self.shards, self.index, self.transform, device)
+
+    def in_memory(self) -> Tensor:
+        """Returns all rows at once, (N, D)."""
+        whole = torch.empty(self.shape, dtype=self.dtype, device=self.device)
+        chunks = self.chunks()
+        for chunk, place in zip(chunks, whole.split(chunks.rows), strict=True):
+            place.copy_(chunk)
+        return whole
+
+    def stored_at(self, row: int) -> tuple[int, int]:
+        """Returns the number of the shard that holds a row, and the row's number there."""
+        stored = row if self.index is None else int(self.index[row])
+        shard = next(number for number, end in enumerate(self._first[1:]) if stored < end)
+        return shard, stored - self._first[shard]
+
+    def _between(self, start: int, stop: int) -> Tensor:
+        """Returns the stored rows from ``start`` to ``stop`` as they are stored."""
+        found = [
+            shard[max(start - first, 0) : stop - first]
+            for shard, first in zip(self.shards, self._first, strict=False)
+            if start < first + len(shard) and stop > first
+        ]
+        return found[0] if len(found) == 1 else torch.cat(found) if found else self.shards[0][:0]
+
+    def _gathered(self, index: Tensor) -> Tensor:
+        """Returns the stored rows ``index``, in this order, as they are stored."""
+        if len(self.shards) == 1:
+            return self.shards[0].index_select(0, index)
+        ends = torch.tensor(self._first[1:])
+        number = torch.bucketize(index, ends, right=True)
+        found = self.shards[0].new_empty((len(index), self.shape[1]))
+        for shard in number.unique().tolist():
+            (places,) = torch.where(number == shard)
+            found[places] = self.shards[shard].index_select(0, index[places] - self._first[shard])
+        return found
+
+    def _finished(self, stored: Tensor) -> Tensor:
+        found = stored.to(self.dtype)
+        return (self.transform(found) if self.transform else found).to(self.device)
+
+
+class Chunks(Sequence[Tensor]):
+    """Consecutive chunks of ``Rows``; each is read when it is indexed, and kept by none."""
+
+    def __init__(self, whole: Rows, rows: int) -> None:
+        self.whole, self.rows = whole, rows
+
+    def __len__(self) -> int:
+        """Number of chunks."""
+        return -(-len(self.whole) // self.rows)
+
+    def __getitem__(self, number):
+        """Returns chunk ``number``, (n, D)."""
+        place = range(len(self))[number]
+        return self.whole[place * self.rows : (place + 1) * self.rows]
+
+
+def chunk_dtype(stored: torch.dtype) -> torch.dtype:
+    """Returns what numbers are computed with: float32, or float64 where float32 can not hold what is stored."""
+    return torch.float32 if stored in SMALL else torch.float64

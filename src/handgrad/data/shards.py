@@ -1,0 +1,106 @@
+"""The features of one set, which may lie in several files, and their labels."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+
+from handgrad.data.feature_files import FEATURES, VECTORS, Names, Shard, files_of, shard_of, vector_of
+from handgrad.data.labels import one_kind, plain_labels, plain_weights
+from handgrad.errors import InputError
+
+Files = str | Path | Sequence[str | Path]
+
+
+class Shards:
+    """A set: shards of features, which are the rows of one matrix, and their labels.
+
+    Args:
+        name: ``train``, ``val`` or ``test``.
+        given: a file, several, or a pattern.
+        labels: the same for the labels; None: they stand beside the features.
+        names: of arrays or columns.
+
+    Attributes:
+        shards: of the features, after a look at their headers.
+        files: all that belong to the set.
+        labels: ``(N,)`` int64 or text.
+
+    Raises:
+        InputError: something is missing, damaged, or does not fit together.
+    """
+
+    def __init__(self, name: str, given: Files, labels: Files | None, names: Names) -> None:
+        self.shards = [shard_of(file, names) for file in files_of(name, given, FEATURES)]
+        self.files = [shard.file for shard in self.shards]
+        check_alike(self.shards, self.shards[0])
+        own = [] if labels is None else files_of(f"{name}_labels", labels, VECTORS)
+        found = [(file, vector_of(file, names.y, "y")) for file in own]
+        found = found or [(shard.file, shard.labels()) for shard in self.shards]
+        self.files += own
+        told = [str(file) for file, _ in found]
+        plain = [plain_labels(values, place) for place, (_, values) in zip(told, found, strict=True)]
+        self.check_lengths(told, plain, "labels")
+        self.labels = one_kind(plain, told)
+
+    @property
+    def rows(self) -> int:
+        return sum(shard.shape[0] for shard in self.shards)
+
+    def check_lengths(self, names: Sequence[str], vectors: Sequence[np.ndarray], what: str) -> None:
+        """Raises an InputError unless there is one label, or weight, for each row of each shard."""
+        if len(vectors) == len(self.shards):
+            for shard, name, values in zip(self.shards, names, vectors, strict=True):
+                if len(values) != shard.shape[0]:
+                    raise InputError(
+                        f"{name}: {len(values)} {what}, and {shard.shape[0]} rows of features in {shard.file}; "
+                        "accepted are equal numbers"
+                    )
+        elif (found := sum(map(len, vectors))) != self.rows:
+            raise InputError(
+                f"{names[0]}: {found} {what}, and {self.rows} rows of features; accepted are equal numbers"
+            )
+
+    def weights(self, given: str) -> np.ndarray:
+        """Returns the sample weights (N,) float64.
+
+        Args:
+            given: name of an array or column in the files, which ``names`` had too; else a file, or a pattern.
+        """
+        own = files_of("sample_weight", given, VECTORS) if is_file(given) else []
+        found = [(file, vector_of(file, None, "sample_weight")) for file in own]
+        found = found or [(shard.file, shard.weights()) for shard in self.shards]
+        self.files += own
+        told = [str(file) for file, _ in found]
+        plain = [plain_weights(values, name) for name, (_, values) in zip(told, found, strict=True)]
+        self.check_lengths(told, plain, "sample weights")
+        return np.concatenate(plain)
+
+    def read(self) -> list[Tensor]:
+        """Returns the features of each shard, (N, D), memory-mapped where the file allows it."""
+        return [shard.read() for shard in self.shards]
+
+
+def check_alike(shards: Sequence[Shard], first: Shard) -> None:
+    """Raises an InputError unless all shards have the features of the first one, of one type."""
+    for shard in shards:
+        if shard.dtype != first.dtype:
+            found, expected = (str(each.dtype).removeprefix("torch.") for each in (shard, first))
+            raise InputError(f"{shard.file}: numbers of type {found}; accepted is {expected}, as in {first.file}")
+        check_features(shard, first)
+
+
+def check_features(shard: Shard, first: Shard) -> None:
+    """Raises an InputError unless both have the same features, in the same order."""
+    if shard.shape[1] != first.shape[1]:
+        raise InputError(f"{shard.file}: {shard.shape[1]} features; accepted are {first.shape[1]}, as in {first.file}")
+    if shard.columns and first.columns:
+        for found, expected in zip(shard.columns, first.columns, strict=True):
+            if found != expected:
+                raise InputError(f"{shard.file}: column {found!r}; accepted is {expected!r}, as in {first.file}")
+
+
+def is_file(word: str) -> bool:
+    """Tells whether a word means a file, and not an array or a column, by its ending."""
+    return Path(word).suffix.lower() in VECTORS
