@@ -39,6 +39,11 @@ KEYS = [
         "callbacks.weight_images.count=1",
         "callbacks.weight_images.count: no such key; did you mean 'callbacks.weight_images'?",
     ),
+    ("data.train=a.npz", "data.train: no such key with the option that is chosen for data; data=features has it"),
+    (
+        "optimizer.betas=[0,0]",
+        "optimizer.betas: no such key with the option that is chosen for optimizer; optimizer=adam has it",
+    ),
     ("zzzz=1", "zzzz: no such key; --cfg job shows those there are"),
 ]
 

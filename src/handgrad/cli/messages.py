@@ -9,7 +9,7 @@ from hydra.errors import HydraException, InstantiationException, OverrideParseEx
 from omegaconf.errors import OmegaConfBaseException
 
 from handgrad.cli.configuration import refusal, written
-from handgrad.cli.settings import SETTINGS, Callbacks
+from handgrad.cli.settings import OPTIONS, SETTINGS, Callbacks
 from handgrad.errors import GradientError, InputError, nearest
 from handgrad.runs.overrides import parse_overrides
 
@@ -46,12 +46,20 @@ def unknown_key(message: str) -> str | None:
         return None
     key = found[1]
     if key in SETTINGS:
-        return f"{key}: no such key with the option that is chosen for {key.partition('.')[0]}"
+        group, _, name = key.partition(".")
+        owners = [f"{group}={option}" for (of, option), node in OPTIONS.items() if of == group and has(node, name)]
+        hint = f"; {' and '.join(owners)} has it" if owners else ""
+        return f"{key}: no such key with the option that is chosen for {group}{hint}"
     keys = [*SETTINGS, *(f"callbacks.{callback.name}" for callback in fields(Callbacks))]
     names = {key.rpartition(".")[2]: key for key in sorted(keys, key=lambda key: -key.count("."))}
     close = get_close_matches(key.rpartition(".")[2], names, n=1, cutoff=0.75)  # the name alone, wherever it stands
     hint = f"; did you mean '{names[close[0]]}'?" if close else nearest(key, keys)
     return f"{key}: no such key{hint or '; --cfg job shows those there are'}"
+
+
+def has(node: type, name: str) -> bool:
+    """Tells whether an option's class of settings has one of that name."""
+    return any(entry.name == name for entry in fields(node))
 
 
 def wrong_type(message: str) -> str | None:

@@ -1,8 +1,10 @@
 """Features, labels and weights as they stand in files: one file, or shards, which are the rows of one matrix."""
 
 import glob
+import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -71,7 +73,7 @@ def files_of(name: str, given: Any, accepted: Sequence[str]) -> list[File]:
         raise InputError(f"{name}={given!r}: accepted is a file, a list of files, or a pattern like features/*.npy")
     paths = [path for word in words for path in expanded(name, str(word))]
     for path in paths:
-        if (kind := path.suffix.lower()) not in accepted and not path.is_dir():
+        if (kind := path.suffix.lower()) not in accepted and not os.path.isdir(path):
             kinds = ", ".join(accepted)
             raise InputError(f"{path}: a {kind or 'file without an ending'}; accepted in {name} are {kinds}")
     return [File(path) for path in paths]
@@ -79,14 +81,16 @@ def files_of(name: str, given: Any, accepted: Sequence[str]) -> list[File]:
 
 def expanded(name: str, word: str) -> list[Path]:
     """Returns the one file of a path, or the sorted ones of a pattern."""
-    if glob.has_magic(word) and not Path(word).exists():
+    # os.path answers where Path would raise: names that are too long, folders that may not be looked into.
+    if glob.has_magic(word) and not os.path.exists(word):
         if not (found := sorted(glob.glob(word, recursive=True))):
             raise InputError(f"{name}={word}: no file matches; accepted is a pattern like features/*.npy")
         return [Path(path) for path in found]
-    path = Path(word)
-    if not path.exists() and path.parent.is_dir():
-        close = nearest(path.name, (other.name for other in path.parent.iterdir()))
-        raise InputError(f"{path}: no such file{close}")
+    path, beside = Path(word), []
+    if not os.path.exists(path):
+        with suppress(OSError, ValueError):
+            beside = os.listdir(path.parent)
+        raise InputError(f"{path}: no such file{nearest(path.name, beside)}")
     return [path]
 
 

@@ -14,7 +14,7 @@ class Rows:
     """A matrix (N, D) whose rows become real tensors when they are asked for.
 
     It offers what training uses of a tensor. Whatever is asked for, no other rows are touched, and no more memory is
-    taken than what is returned needs.
+    taken than what is returned needs. A file that is mapped must not be written to as long as its rows are used.
 
     Args:
         shards: one or several matrices of one dtype and D, one below the other, memory-mapped or not.
