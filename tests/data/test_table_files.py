@@ -144,3 +144,11 @@ def test_without_pyarrow_it_is_told_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     line = refusal(lambda: csv(tmp_path / "a.csv", "a\n1\n"))
     assert line.endswith("a.csv: pyarrow reads it, which is not installed: pip install 'handgrad[tables]'")
+
+
+def test_a_name_that_is_no_text(tmp_path):
+    path = tmp_path / "a.parquet"
+    schema = pa.table({"column_a": [1.0], "y": [1]})
+    pyarrow.parquet.write_table(schema, path, store_schema=False)
+    path.write_bytes(path.read_bytes().replace(b"column_a", b"column_\xff"))
+    assert "damaged, or no .parquet file ('utf-8' codec can't decode" in refusal(lambda: Table(File(path)))

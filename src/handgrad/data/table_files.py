@@ -1,6 +1,7 @@
 """Tables in .parquet and .csv files: their columns, read by pyarrow."""
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -32,10 +33,9 @@ class Table:
         pyarrow = imported(file)
         with damage(file):
             self.schema = pyarrow.parquet.read_schema(file.path) if self.is_parquet else self._csv_schema()
-        names = self.schema.names
-        if twice := sorted({name for name in names if names.count(name) > 1}):
+            self.columns = {field.name: kind_of(field.type) for field in self.schema}
+        if twice := [name for name, count in Counter(self.schema.names).items() if count > 1]:
             raise InputError(f"{file}: several columns are called {twice[0]!r}; accepted are different names")
-        self.columns = {field.name: kind_of(field.type) for field in self.schema}
 
     @property
     def is_parquet(self) -> bool:
@@ -57,7 +57,7 @@ class Table:
                 column = imported(self.file).parquet.read_table(self.file.path, columns=[name])[name]
             else:
                 column = self._csv([name], {})[name]
-        return plain_values(column, f"{self.file}: column {name!r}")
+            return plain_values(column, f"{self.file}: column {name!r}")
 
     def matrix(self, names: Sequence[str], rows: int) -> Tensor:
         """Returns columns of numbers as a matrix (N, D), an empty cell as NaN; one column of lists as these.
