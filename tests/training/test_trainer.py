@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from handgrad.callbacks.progress_bar import UpdateProgressBar
 from handgrad.compat import count_updates
@@ -123,3 +124,15 @@ def test_the_environment_gives_no_arguments(monkeypatch):
     trainer = block_trainer([], None, logger=False, accelerator="cpu")
     assert (trainer.limit_train_batches, trainer.max_steps) == (1.0, -1)
     assert os.environ["PL_TRAINER_MAX_STEPS"] == "7"
+
+
+@pytest.mark.parametrize(("rank", "of_trainer"), [("0", 0), ("1", 1)])
+def test_what_logs_is_the_trainers_first_process_whatever_the_environment_said(rank, of_trainer, trainer, monkeypatch):
+    """Importing Lightning sets the rank by RANK or SLURM_PROCID, from which a lone process was kept from logging."""
+    monkeypatch.setattr(rank_zero_only, "rank", 7)
+    trainer(max_epochs=1)
+    assert rank_zero_only.rank == 0
+    for name, value in {"LOCAL_RANK": rank, "MASTER_ADDR": "localhost", "MASTER_PORT": "1"}.items():
+        monkeypatch.setenv(name, value)
+    trainer(max_epochs=1, devices=2, strategy="ddp")
+    assert rank_zero_only.rank == of_trainer

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
+from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from handgrad.compat import ignore_known_warnings
 
@@ -29,7 +30,7 @@ def block_trainer(
     alone = SLURMEnvironment.detect() and not TorchElasticEnvironment.detect()  # Lightning asks torchrun first
     cluster = [SLURMEnvironment(auto_requeue=False)] if alone else []
     with without_environment():
-        return pl.Trainer(
+        trainer = pl.Trainer(
             val_check_interval=1,  # a check after every block
             min_epochs=0,  # 1 would put a stop off to the epoch's end
             num_sanity_val_steps=0,
@@ -43,6 +44,9 @@ def block_trainer(
             default_root_dir=folder or NOWHERE,
             **settings,
         )
+    # Lightning took it from whatever RANK, SLURM_PROCID or the like it found, and would not let a lone process log.
+    rank_zero_only.rank = trainer.global_rank  # type: ignore[attr-defined]
+    return trainer
 
 
 @contextmanager
