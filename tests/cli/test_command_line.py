@@ -205,6 +205,10 @@ def test_finished_means_with_these_very_settings(command, tmp_path):
         ended = command(*words, word)
         assert (ended.code, ended.err.count("error: ")) == (1, 1), ended.err
         assert f"error: {told}" in ended.err
+    off = (*words[:-1], "callbacks.early_stopping=null", "hydra.run.dir=outputs/off")
+    assert command(*off).code == 0
+    ended = command(*words[:-1], "hydra.run.dir=outputs/off")
+    assert (ended.code, ended.err.count("callbacks.early_stopping=(absent): outputs/off holds a run that")) == (1, 1)
     (tmp_path / "outputs/run/results.csv").write_bytes(before[:10])
     assert "results.csv: damaged, or no results of a run" in command(*words).err
 

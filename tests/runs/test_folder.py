@@ -10,7 +10,7 @@ import yaml
 from handgrad.errors import InputError
 from handgrad.files import locked
 from handgrad.runs.folder import CONFIG, FAILED, JOB, LAST, LOCK, LOG, RESULTS, WORDS, RunFolder, latest_run
-from handgrad.runs.results import as_csv
+from handgrad.runs.results import as_csv, shown
 
 CONFIGURATION = {"l2": [0, 0.02], "lr": 1e-5, "data": {"split": "2024-13-45", "digits": None}, "ü": "null"}
 TYPED = ["task=softmax", "l2=[0,0.02]", "lr=1e-5", "data.root='my data'"]
@@ -185,6 +185,37 @@ def test_results_that_cannot_be_read_are_an_error(run):
     (run.path / RESULTS).write_bytes(b"task\n\xff\n")
     with pytest.raises(ValueError, match="utf-8"):
         run.results()
+
+
+SETTINGS = {"task": "softmax", "l2": [0.0, 2.0], "data.digits": None, "callbacks.early_stopping": None}
+
+
+def finish(run: RunFolder, settings: dict) -> None:
+    measured = {"classes": "0 1", "epoch": 1, "val_loss": 0.25, "val_accuracy": 0.5}
+    run.path.mkdir(parents=True, exist_ok=True)
+    (run.path / RESULTS).write_bytes(
+        as_csv([{key: shown(value) for key, value in (settings | measured | {"l2": l2}).items()} for l2 in (0.0, 2.0)])
+    )
+
+
+def test_results_of_the_same_settings_are_the_results(run):
+    finish(run, SETTINGS)
+    assert [row["l2"] for row in run.results_of(SETTINGS)] == [0.0, 2.0]
+
+
+@pytest.mark.parametrize("key", [key for key in SETTINGS if key != "l2"])
+def test_a_setting_that_only_one_of_both_has_is_a_difference(key, run):
+    """A callback is switched off by null, and is then a setting itself: on again, there is no such setting."""
+    less = {name: value for name, value in SETTINGS.items() if name != key}
+    value = shown(SETTINGS[key])
+    finish(run, SETTINGS)
+    with pytest.raises(InputError) as caught:
+        run.results_of(less)
+    assert str(caught.value) == f"{key}=(absent): outputs/run holds a run that finished with {key}={value}"
+    finish(run, less)
+    with pytest.raises(InputError) as caught:
+        run.results_of(SETTINGS)
+    assert str(caught.value) == f"{key}={value}: outputs/run holds a run that finished with {key}=(absent)"
 
 
 # --- the latest ------------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ import yaml
 from handgrad.errors import InputError
 from handgrad.files import locked, replace_file
 from handgrad.runs.overrides import Overrides, parse_overrides
-from handgrad.runs.results import Row, check_same, number, read_results, shown
+from handgrad.runs.results import COLUMNS, Row, check_same, number, read_results, shown
 
 RESULTS = "results.csv"
 FAILED = "failed.txt"
@@ -128,9 +128,10 @@ class RunFolder:
         if not rows:
             raise InputError(f"{RunFolder(self.path / RESULTS)}: damaged, or no results of a run")
         now = {key: number(str(shown(value))) for key, value in settings.items()}
+        before = {key: value for key, value in rows[0].items() if key not in COLUMNS}
         l2 = settings["l2"]
         check_same(
-            {key: rows[0].get(key) for key in now} | {"l2": [row.get("l2") for row in rows]},
+            before | {"l2": [row.get("l2") for row in rows]},
             now | {"l2": list(l2) if isinstance(l2, Sequence) else [l2]},
             f"{self} holds a run that finished",
         )
