@@ -153,9 +153,21 @@ def test_a_second_process_tells_what_is_its_own(run, monkeypatch, caplog):
 # --- stopped ---------------------------------------------------------------------------------------------------------
 
 
-def test_stopped_before_training(capsys):
+def test_stopped_before_a_run(capsys):
     tell_stopped(Interrupted(signal.SIGTERM))
-    assert capsys.readouterr() == ("", "\nStopped by SIGTERM before training began\n")
+    assert capsys.readouterr() == ("", "\nStopped by SIGTERM before a run began\n")
+
+
+@pytest.mark.parametrize("results", [False, True])
+def test_stopped_in_a_run_without_checkpoints(results, run, capsys):
+    """Whether its training had begun nobody knows: true is what is said of both."""
+    with pytest.raises(Interrupted) as caught, one_run(run):
+        if results:
+            (run.path / RESULTS).touch()
+        raise Interrupted(signal.SIGTERM)
+    tell_stopped(caught.value)
+    said = "after the results were saved" if results else "in a run, of which no weights are saved"
+    assert capsys.readouterr() == ("", f"\nStopped by SIGTERM {said}\n")
 
 
 def test_stopped_in_training(run, capsys):

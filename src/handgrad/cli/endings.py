@@ -56,6 +56,7 @@ def told(run: RunFolder, of_sweep: bool) -> Iterator[None]:
     except Interrupted as stop:
         if run.has_checkpoint:
             stop.folder = run.path  # also when it was evaluating, after its training
+        stop.left = "after the results were saved" if run.has_results else "in a run, of which no weights are saved"
         raise
     except Exception as error:
         line = one_line(error)
@@ -94,7 +95,7 @@ def tell_stopped(stop: Interrupted) -> None:
         print(f"\nStopped by {name}{saved}. Go on with:", file=sys.stderr)
         print(f"  python train.py resume={shlex.quote(str(RunFolder(stop.folder)))}", file=sys.stderr)
     else:
-        print(f"\nStopped by {name} before training began", file=sys.stderr)
+        print(f"\nStopped by {name} {stop.left}", file=sys.stderr)
 
 
 class SweepEnd(Callback):
