@@ -237,6 +237,26 @@ def test_a_sweep_with_a_value_of_a_wrong_type_is_refused_before_it_starts(comman
     assert not (tmp_path / "outputs/sweep").exists()
 
 
+@pytest.mark.parametrize("launcher", [(), ("hydra/launcher=joblib", "hydra.launcher.n_jobs=1")], ids=["", "joblib"])
+def test_failed_in_a_sweeps_table_is_never_exit_0(launcher, command, tmp_path):
+    words = ("-m", "experiment=report_logistic", "seed=0,1", "epochs=1", "callbacks.checkpoint=null", "logger=none")
+    words += ("hydra.sweep.dir=outputs/sweep", *launcher)
+    assert command(*words).code == 0
+    damaged, other = (next(tmp_path.glob(f"outputs/sweep/*seed={seed}/results.csv")) for seed in (0, 1))
+    whole = damaged.read_bytes(), other.read_bytes()
+    damaged.write_bytes(whole[0][:20])
+    other.write_bytes(whole[1].replace(b",sgd,", b",adam,"))
+    ended = command(*words[:-1], "resume=true")
+    assert (ended.code, ended.out.count("  failed")) == (1, 2), ended.err
+    assert "results.csv: damaged, or no results of a run" in ended.err
+    assert "holds a run that finished with optimizer=adam" in ended.err
+    assert [row["status"] for row in results(tmp_path / "outputs/sweep")] == ["failed"] * 2
+    damaged.write_bytes(whole[0])
+    other.write_bytes(whole[1])
+    ended = command(*words)
+    assert (ended.code, ended.out.count("  failed")) == (0, 0), "what is right again is no failure"
+
+
 def test_a_finished_run_whose_results_are_lost_is_left_alone(command, tmp_path):
     words = ("-m", "experiment=report_logistic", "l2=0,0.1", "epochs=1", "hydra.sweep.dir=outputs/sweep", "logger=none")
     assert command(*words).code == 0

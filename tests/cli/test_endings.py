@@ -13,6 +13,7 @@ from handgrad.cli.endings import SweepEnd, failures, one_run, sweeping, tell_sto
 from handgrad.errors import InputError
 from handgrad.runs.folder import FAILED, LAST, LOG, RESULTS, RunFolder
 from handgrad.runs.signals import Interrupted
+from handgrad.runs.sweep import read_jobs
 
 LINE = "lr=0: accepted is a number > 0"
 
@@ -105,6 +106,17 @@ def test_an_error_after_the_results_does_not_make_them_a_failure(run):
     assert not (run.path / FAILED).exists()
 
 
+@pytest.mark.parametrize("of_sweep", [False, True])
+def test_what_is_refused_because_of_earlier_results_is_told_to_the_sweep_alone(of_sweep, run):
+    """In a parallel sweep the folder is all that the first process sees of it; a run by itself has its exit code."""
+    (run.path / RESULTS).touch()
+    with one_run(run, of_sweep):
+        raise InputError(LINE)
+    assert failures == [LINE]
+    assert run.failure() == (LINE if of_sweep else None)
+    assert run.has_results
+
+
 def test_an_occupied_folder_is_left_alone(run):
     with run.owned(), pytest.raises(InputError, match="outputs/run: a run is under way there"), one_run(run):
         pytest.fail("two runs in one folder")
@@ -161,9 +173,9 @@ def test_stopped_before_a_run(capsys):
 @pytest.mark.parametrize("results", [False, True])
 def test_stopped_in_a_run_without_checkpoints(results, run, capsys):
     """Whether its training had begun nobody knows: true is what is said of both."""
+    if results:
+        (run.path / RESULTS).touch()
     with pytest.raises(Interrupted) as caught, one_run(run):
-        if results:
-            (run.path / RESULTS).touch()
         raise Interrupted(signal.SIGTERM)
     tell_stopped(caught.value)
     said = "after the results were saved" if results else "in a run, of which no weights are saved"
@@ -233,6 +245,47 @@ def test_a_sweep_names_its_failed_runs_by_the_last_line_of_the_reason(sweep, run
     sweep()
     assert failures == ["run"]
     assert capsys.readouterr().err == "failed: run: ZeroDivisionError: a mistake\n"
+
+
+def job(run: RunFolder, name: str, results: bytes | None) -> RunFolder:
+    job = RunFolder(run.path.parent / name)
+    job.begin({}, [f"seed={name}"], 0)
+    if results is not None:
+        (job.path / RESULTS).write_bytes(results)
+    return job
+
+
+GOOD = b"val_loss,val_accuracy\n0.5,0.5\n"
+LEFT = {
+    "nothing": (None, None),
+    "an empty table": (b"", None),
+    "half a table": (GOOD[:10], None),
+    "other bytes": (b"\xff\n", None),
+    "a cell too many": (b"val_loss,val_accuracy\n0.5,0.5,0.5\n", None),
+    "a reason": (None, LINE),
+    "results of other settings": (GOOD, LINE),
+}
+
+
+@pytest.mark.parametrize(("results", "told"), LEFT.values(), ids=LEFT)
+def test_a_sweep_with_a_failed_job_has_failed_whatever_process_the_job_was_in(results, told, sweep, run, capsys):
+    """Processes of other launchers keep their list of failures to themselves."""
+    run.path.rmdir()
+    job(run, "1", GOOD)
+    bad = job(run, "2", results)
+    if told:
+        bad.fail(told)
+    sweep()
+    assert failures == ["2"]
+    assert capsys.readouterr().err == f"failed: 2: {told or 'no readable results'}\n"
+    assert [found.status for found in read_jobs(run.path.parent)] == ["ok", "failed"]
+
+
+def test_a_job_that_could_not_write_anything_has_failed(sweep, run, capsys):
+    with run.owned():
+        pass
+    sweep()
+    assert (failures, capsys.readouterr().err) == (["run"], "failed: run: no readable results\n")
 
 
 def test_a_table_that_cannot_be_made_is_a_failure(sweep, monkeypatch, capsys):

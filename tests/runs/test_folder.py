@@ -171,10 +171,16 @@ def test_a_folder_is_empty_until_something_came_of_the_run(name, run):
     assert not run.is_empty
 
 
-def test_a_run_with_results_has_not_failed(run):
+def test_the_last_line_of_a_failure_tells_it(run):
+    assert run.failure() is None
+    run.fail("Traceback:\n  a line\nZeroDivisionError: a mistake")
+    assert run.failure() == "ZeroDivisionError: a mistake"
+    (run.path / FAILED).write_bytes(b"")
+    assert run.failure() == ""
+
+
+def test_results_are_read(run):
     (run.path / RESULTS).write_bytes(as_csv([{"task": "softmax", "val_loss": 0.25}]))
-    run.fail("the table could not be printed")
-    assert not (run.path / FAILED).exists()
     (row,) = run.results()
     assert (row["task"], row["val_loss"], row["test_loss"]) == ("softmax", 0.25, None)
 
@@ -185,6 +191,10 @@ def test_results_that_cannot_be_read_are_an_error(run):
     (run.path / RESULTS).write_bytes(b"task\n\xff\n")
     with pytest.raises(ValueError, match="utf-8"):
         run.results()
+    (run.path / RESULTS).write_bytes(b"task,val_accuracy\nsoftmax,0.5,0.5\n")
+    with pytest.raises(ValueError, match="more cells"):
+        run.results()
+    assert run.results_or_none() == []
 
 
 SETTINGS = {"task": "softmax", "l2": [0.0, 2.0], "data.digits": None, "callbacks.early_stopping": None}

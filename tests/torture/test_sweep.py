@@ -64,6 +64,21 @@ def test_in_parallel_a_failing_run_is_named_and_the_others_end(tmp_path):
 
 
 @pytest.mark.torture
+def test_in_parallel_failed_is_never_exit_0(tmp_path):
+    words = [word.replace("epochs=3", "epochs=1") for word in (*WORDS, *PARALLEL)]
+    process = launch(tmp_path, *words)
+    _, told = process.communicate()
+    assert process.returncode == 0, told
+    damaged, other = (next(tmp_path.glob(f"outputs/sweep/*l2={l2},*/results.csv")) for l2 in ("0.1", "0.2"))
+    damaged.write_bytes(damaged.read_bytes()[:20])
+    other.write_bytes(other.read_bytes().replace(b",sgd,", b",adam,"))
+    process = launch(tmp_path, *[word for word in words if "sweep.dir" not in word], "resume=true")
+    _, told = process.communicate()
+    assert process.returncode == 1, told
+    assert len([line for line in told.splitlines() if line.startswith("failed: ")]) == 2
+
+
+@pytest.mark.torture
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="tells processes by /proc")
 def test_in_parallel_a_stopped_sweep_leaves_no_process_behind(tmp_path):
     process = launch(tmp_path, *[word.replace("epochs=3", "epochs=3000") for word in WORDS], *PARALLEL)

@@ -16,7 +16,7 @@ from omegaconf import DictConfig
 
 from handgrad.cli.messages import one_line
 from handgrad.files import replace_file
-from handgrad.runs.folder import FAILED, RESULTS, RunFolder
+from handgrad.runs.folder import RESULTS, RunFolder
 from handgrad.runs.launch import is_first_process
 from handgrad.runs.signals import Interrupted
 from handgrad.runs.sweep import as_csv, read_jobs, started_with, swept_keys, table, unfinished
@@ -51,6 +51,7 @@ def one_run(run: RunFolder, of_sweep: bool = False) -> Iterator[None]:
 @contextmanager
 def told(run: RunFolder, of_sweep: bool) -> Iterator[None]:
     """Turns an error into a line, and into what it leaves in the folder; see ``one_run``."""
+    finished = run.has_results  # by an earlier process
     try:
         yield
     except Interrupted as stop:
@@ -70,7 +71,7 @@ def told(run: RunFolder, of_sweep: bool) -> Iterator[None]:
         if line and run.is_empty and not of_sweep:
             logging.shutdown()
             shutil.rmtree(run.path)
-        else:
+        elif (finished and of_sweep) or not run.has_results:  # what is on disk is a success, but not a job that differs
             run.fail(said)
 
 
@@ -106,21 +107,21 @@ class SweepEnd(Callback):
 
     def on_multirun_end(self, config: DictConfig, **kwargs) -> None:
         folder = sweeping.pop()
-        failed = sorted(folder.glob(f"*/{FAILED}"))
-        failures.extend(file.parent.name for file in failed)
         try:
             print(f"\n{sum_up(folder)}\nFiles: {RunFolder(folder)}")
         except Exception as error:  # Hydra would make a warning of it
             failures.append(one_line(error) or traceback.format_exc().strip())
             print(f"error: {failures[-1]}", file=sys.stderr)
-        for file in failed:
-            print(f"failed: {file.parent.name}: {file.read_text().strip().splitlines()[-1]}", file=sys.stderr)
+        for job in read_jobs(folder):
+            if job.failure:
+                failures.append(job.folder.name)
+                print(f"failed: {job.folder.name}: {job.failure}", file=sys.stderr)
 
 
 def sum_up(folder: Path) -> str:
     """Writes ``results.csv`` and pictures into a sweep's folder; returns the results as an aligned table.
 
-    A job without a readable ``results.csv`` counts as failed: it gets a row with that status and nothing measured.
+    A job that failed gets a row with that status and nothing measured.
     """
     from handgrad.plots.sweep_pictures import write_pictures  # loads matplotlib
 

@@ -64,9 +64,14 @@ class RunFolder:
             replace_file(self.path / name, yaml.safe_dump(content, sort_keys=False, allow_unicode=True).encode())
 
     def fail(self, told: str) -> None:
-        """Keeps the reason why the run failed."""
-        if not self.has_results:
-            replace_file(self.path / FAILED, f"{told}\n".encode())
+        """Keeps the reason why the run failed, or why it was refused."""
+        replace_file(self.path / FAILED, f"{told}\n".encode())
+
+    def failure(self) -> str | None:
+        """Returns the last line of the same reason; None where there is none."""
+        with suppress(OSError):
+            return (self.path / FAILED).read_text(encoding="utf-8", errors="replace").strip().rpartition("\n")[2]
+        return None
 
     def forget_failure(self) -> None:
         (self.path / FAILED).unlink(missing_ok=True)

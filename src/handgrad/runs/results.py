@@ -39,9 +39,16 @@ def csv_file(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> bytes
 
 
 def read_results(path: Path) -> list[Row]:
-    """Returns the rows of a ``results.csv``: numbers as int or float, what is not measured as None."""
+    """Returns the rows of a ``results.csv``: numbers as int or float, what is not measured as None.
+
+    Raises:
+        OSError, ValueError, csv.Error: it cannot be read.
+    """
     with open(path, newline="", encoding="utf-8") as file:
-        return [{key: number(value) for key, value in row.items()} for row in csv.DictReader(file)]
+        rows = list(csv.DictReader(file))
+    if any(None in row for row in rows):
+        raise ValueError(f"{path}: a row has more cells than there are columns")
+    return [{key: number(value) for key, value in row.items()} for row in rows]
 
 
 def number(text: str) -> int | float | str | None:

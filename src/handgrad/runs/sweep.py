@@ -8,19 +8,26 @@ from typing import Any, NamedTuple
 import yaml
 
 from handgrad.errors import InputError
-from handgrad.runs.folder import RESULTS, WORDS, RunFolder
+from handgrad.runs.folder import FAILED, LOCK, RESULTS, WORDS, RunFolder
 from handgrad.runs.overrides import Overrides, split_words
 from handgrad.runs.results import Row, csv_file, shown
 
+TRACES = (LOCK, WORDS, FAILED)  # what a job leaves, however early it fails
 SHOWN = ("steps", "best_step", "val_loss", "val_accuracy", "test_accuracy")
 
 
 class Job(NamedTuple):
-    """One run of a sweep; ``results`` is empty when it failed."""
+    """One run of a sweep.
+
+    Attributes:
+        results: its rows; none where it failed.
+        failure: why it failed or was refused, in one line; None where it did not.
+    """
 
     folder: Path
     overrides: Overrides
     results: list[Row]
+    failure: str | None = None
 
     @property
     def status(self) -> str:
@@ -53,15 +60,21 @@ def latest_sweep(outputs: Path, words: Sequence[str]) -> Path:
 
 
 def read_jobs(folder: Path) -> list[Job]:
-    """Returns the jobs of the sweep in ``folder``, in the order in which Hydra numbered them."""
+    """Returns the jobs of the sweep in ``folder``, in the order in which Hydra numbered them.
+
+    A job whose ``results.csv`` cannot be read has failed, whatever process it was in; so has one that was refused
+    because there are results of other settings in its folder.
+    """
     found = []
-    for path in folder.glob(f"*/{WORDS}"):
-        run = RunFolder(path.parents[1])
+    for path in {folder / path.relative_to(folder).parts[0] for name in TRACES for path in folder.glob(f"*/{name}")}:
+        run = RunFolder(path)
         try:
             overrides, number = run.overrides(), run.job()
         except Exception:  # whatever is wrong with the files of a job, the others are summed up
             overrides, number = {}, None
-        job = Job(run.path, overrides, run.results_or_none())
+        failure = run.failure()
+        results = run.results_or_none() if failure is None else []
+        job = Job(run.path, overrides, results, failure or (None if results else "no readable results"))
         found.append((number if isinstance(number, int) else math.inf, run.path.name, job))
     return [job for *_, job in sorted(found, key=lambda entry: entry[:2])]
 
