@@ -65,7 +65,8 @@ def composed(tmp_path: Path) -> Iterator[Callable[..., DictConfig]]:
     """Composes a run's configuration with the given overrides, as `python train.py` does."""
 
     def composed(*overrides: str, folder: Path = tmp_path / "outputs" / "run") -> DictConfig:
-        return configuration.composed([f"data.root={DATA}", "threads=1", *overrides], folder)
+        root = [] if "data=features" in overrides else [f"data.root={DATA}"]
+        return configuration.composed([*root, "threads=1", *overrides], folder)
 
     yield composed
     HydraConfig.instance().cfg = None
