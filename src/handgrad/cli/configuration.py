@@ -205,12 +205,14 @@ def check_links(cfg: DictConfig) -> None:
     Otherwise a run would not be what its results say it is.
     """
     found = dict(leaves(plain(cfg)))
+    links: dict[str, list[str]] = {}  # of each key, in the files of all options that have it
     for file in sorted(CONF.glob("*/*.yaml")):
         for key, link in leaves(plain(OmegaConf.load(file)), f"{file.parent.name}."):
-            if is_link(link) and key not in DEFAULTS and found.get(key, link) != link:
-                raise InputError(
-                    f"{key}={written(found[key])}: not to be set by itself; set {link.strip('${}')} instead"
-                )
+            if is_link(link) and key not in DEFAULTS:
+                links.setdefault(key, []).append(link)
+    for key, own in links.items():
+        if key in found and found[key] not in own:
+            raise InputError(f"{key}={written(found[key])}: not to be set by itself; set {own[0].strip('${}')} instead")
 
 
 def leaves(node: Mapping[str, Any], place: str = "") -> Iterator[tuple[str, Any]]:

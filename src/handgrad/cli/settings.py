@@ -84,30 +84,33 @@ class Task:
     model: Model = field(default_factory=Model)
 
 
-@dataclass
-class Data:
-    """What all data have."""
+def shuffle() -> Any:
+    return setting("a new order in every epoch")
 
-    _target_: str = MISSING
-    shuffle: Any = setting("a new order in every epoch")
-    batch_size: int = MISSING
-    seed: int = MISSING
-    epochs: int = MISSING
-    train_size: int | None = setting(
+
+def train_size() -> Any:
+    return setting(
         "use only the first samples of the training set; null: all",
         ("a whole number from 1, or null", lambda x: x is None or (is_whole(x) and x >= 1)),
     )
 
 
 @dataclass
-class MNIST(Data):
+class MNIST:
+    _target_: str = MISSING
     root: str = setting("folder with MNIST/raw", of_result=False)
     split: str = setting("full: 50,000 / 10,000 / 10,000; course, report: validated on MNIST's test set")
     digits: Any = setting("the digits to tell apart; the index in the list is the class")
+    shuffle: Any = shuffle()
+    batch_size: int = MISSING
+    seed: int = MISSING
+    epochs: int = MISSING
+    train_size: int | None = train_size()
 
 
 @dataclass
-class Features(Data):
+class Features:
+    _target_: str = MISSING
     train: Any = setting("features to train on: .npy, .npz, .safetensors, .pt, .parquet or .csv", FILES)
     val: Any = setting("features to validate on; null: a share of the training set is held out", FILES)
     test: Any = setting("features to test on; null: there is no test set", FILES)
@@ -135,6 +138,11 @@ class Features(Data):
         ),
     )
     sample_weight: str | None = setting("what a sample weighs in training: an array or a column, or a file of its own")
+    shuffle: Any = shuffle()
+    batch_size: int = MISSING
+    seed: int = MISSING
+    epochs: int = MISSING
+    train_size: int | None = train_size()
 
 
 @dataclass
