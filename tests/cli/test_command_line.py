@@ -1,6 +1,7 @@
 """Bad input: one line that names the thing, what was found and what is accepted; exit code not 0; nothing left."""
 
 import csv
+from pathlib import Path
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -279,6 +280,40 @@ def test_a_run_wants_a_folder_of_its_own(command, tmp_path):
     before = stored.read_bytes()
     assert command(*words, "lr=0.1").code == 1
     assert stored.read_bytes() == before  # resume= still goes on as it began
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+F = ("experiment=report_logistic", "epochs=1", "logger=none")
+
+
+def test_a_run_and_a_sweep_never_share_a_folder(command, tmp_path):
+    assert command(*F, "seed=5", "hydra.run.dir=outputs/one").code == 0
+    assert command("-m", *F, "seed=1,2", "hydra.sweep.dir=outputs/sweep").code == 0
+    before = content(tmp_path / "outputs")
+    for words, told in {
+        ("-m", "seed=1,2", "hydra.sweep.dir=outputs/one"): "hydra.sweep.dir=outputs/one: holds a run already",
+        ("-m", "seed=1,2", "hydra.sweep.dir='outputs/one'"): "hydra.sweep.dir=outputs/one: holds a run already",
+        ("-m", "seed=3", "hydra.sweep.dir=outputs/sweep"): "hydra.sweep.dir=outputs/sweep: holds another sweep already",
+        ("-m", "seed=3", "hydra.sweep.dir=outputs/sweep/x"): "outputs/sweep/x: lies in the folder of another sweep",
+        ("seed=1", "hydra.run.dir=outputs/sweep"): "hydra.run.dir=outputs/sweep: outputs/sweep holds a sweep; accepted",
+        ("seed=1", "hydra.run.dir=outputs/sweep/x"): "outputs/sweep/x: outputs/sweep holds a sweep; accepted",
+    }.items():
+        ended = command(*words, *F)
+        assert (ended.code, ended.err.count("error: "), ended.err.count("\n")) == (1, 1, 1), ended.err
+        assert told in ended.err
+        assert content(tmp_path / "outputs") == before
+    assert command("-m", *F, "seed=1,2", "resume=true").code == 0
+
+
+def test_a_live_folder_is_no_sweeps(command, tmp_path):
+    """A run that has just begun, or another process with the same sweep."""
+    with locked(tmp_path / "outputs/x/.lock"):
+        ended = command("-m", *F, "seed=1,2", "hydra.sweep.dir=outputs/x")
+        assert (ended.code, ended.err) == (1, "error: hydra.sweep.dir=outputs/x: a run or a sweep is under way there\n")
+        assert [path.name for path in (tmp_path / "outputs/x").iterdir()] == [".lock"]
 
 
 def test_one_process_at_a_time_trains_in_a_folder(command, tmp_path):

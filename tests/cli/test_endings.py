@@ -9,7 +9,7 @@ import yaml
 from omegaconf import OmegaConf
 
 from handgrad.cli import endings
-from handgrad.cli.endings import SweepEnd, failures, one_run, sweeping, tell_stopped
+from handgrad.cli.endings import SweepEnd, failures, forget_sweep, one_run, owning, sweeping, tell_stopped
 from handgrad.errors import InputError
 from handgrad.runs.folder import FAILED, LAST, LOG, RESULTS, RunFolder
 from handgrad.runs.signals import Interrupted
@@ -27,6 +27,7 @@ def clean(monkeypatch):
     for known in (failures, sweeping):
         known.clear()
     yield
+    owning.close()
     logging.getLogger().setLevel(level)
     for known in (failures, sweeping):
         known.clear()
@@ -220,16 +221,66 @@ def test_a_stopped_sweep_names_what_is_left_and_how_to_go_on(tmp_path, capsys):
     )
 
 
+# --- the beginning of a sweep ----------------------------------------------------------------------------------------
+
+
+def begin(folder, *words: str) -> None:
+    config = {"hydra": {"sweep": {"dir": str(folder)}, "overrides": {"task": list(words)}}}
+    SweepEnd().on_multirun_start(OmegaConf.create(config))
+
+
+@pytest.mark.parametrize("held", ["a run", "a sweep"])
+def test_a_sweep_that_is_refused_writes_nothing_and_ends_the_program(held, tmp_path, capsys):
+    """By an exit: of an error in a callback Hydra makes a warning."""
+    folder = tmp_path / "sweep"
+    if held == "a run":
+        RunFolder(folder).begin({}, ["seed=5"], None)
+    else:
+        begin(folder, "seed=1,2")
+        capsys.readouterr()
+    before = sorted(folder.rglob("*"))
+    with pytest.raises(SystemExit) as ended:
+        begin(folder, "seed=1,2")
+    told = "holds a run already; accepted is" if held == "a run" else "a run or a sweep is under way there"
+    assert ended.value.code == 1
+    assert capsys.readouterr().err.startswith(f"error: hydra.sweep.dir={folder}: {told}")
+    assert sorted(folder.rglob("*")) == before
+    assert len(sweeping) == (held == "a sweep")
+
+
+def test_a_sweep_owns_its_folder_to_its_end(sweep, run):
+    folder = RunFolder(run.path.parent)
+    with pytest.raises(InputError, match="a run is under way there"), folder.owned():
+        pytest.fail("a run in a sweep's folder")
+    sweep()
+    with folder.owned():
+        pass
+
+
+@pytest.mark.parametrize("left", [(), ("multirun.yaml",), ("multirun.yaml", "seed=1")])
+def test_a_sweep_whose_words_are_refused_leaves_nothing(left, tmp_path):
+    begin(tmp_path / "sweep", "seed=1,2")
+    for name in left:
+        (tmp_path / "sweep" / name).touch()
+    forget_sweep()
+    assert (tmp_path / "sweep").exists() == (len(left) == 2)
+    assert sweeping == []
+    with RunFolder(tmp_path / "sweep").owned():
+        pass
+
+
 # --- the end of a sweep ----------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def sweep(run, monkeypatch):
     """Begins a sweep in ``outputs``; returns what ends it."""
-    config = OmegaConf.create({"hydra": {"sweep": {"dir": str(run.path.parent)}}})
+    run.path.rmdir()
+    config = OmegaConf.create({"hydra": {"sweep": {"dir": str(run.path.parent)}, "overrides": {"task": ["seed=1,2"]}}})
     end = SweepEnd()
     end.on_multirun_start(config)
     assert sweeping == [run.path.parent]
+    run.path.mkdir()
     monkeypatch.setattr(endings, "sum_up", lambda folder: f"the table of {folder.name}")
     return lambda: end.on_multirun_end(config)
 

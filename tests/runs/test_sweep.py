@@ -1,14 +1,18 @@
 """A sweep's jobs and their results in one table."""
 
 import csv
+import os
 from pathlib import Path
 
+import pytest
 import torch
 import yaml
 
 from handgrad.cli.endings import sum_up
+from handgrad.errors import InputError
 from handgrad.runs.checkpoint import WholeCheckpointIO
-from handgrad.runs.sweep import read_jobs
+from handgrad.runs.folder import LAST, LOCK, RESULTS, WORDS
+from handgrad.runs.sweep import SWEEP, latest_sweep, owned, read_jobs, started_with
 from tests.report.conftest import write_results
 
 
@@ -22,6 +26,79 @@ def write_job(sweep: Path, number: int, overrides: list[str], failed: bool = Fal
         state = {"weight": torch.linspace(-1, 1, 10 * 784).view(1, 10, 784)}
         WholeCheckpointIO().save_checkpoint({"state_dict": state}, folder / "checkpoints" / "best.ckpt")
     return folder
+
+
+def files(folder: Path) -> set[Path]:
+    return {path for path in folder.rglob("*") if path.is_file()}
+
+
+def begun(folder: Path, *words: str) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    given = {"hydra": {"overrides": {"task": list(words), "hydra": ["hydra.mode=MULTIRUN"]}}}
+    (folder / SWEEP).write_text(yaml.safe_dump(given))
+
+
+def touched(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
+
+
+WORDS_OF_IT = ("task=softmax", "seed=1,2")
+STRANGE = {
+    "a run's words": (lambda x: touched(x / WORDS), "holds a run already"),
+    "a run's checkpoint": (lambda x: touched(x / LAST), "holds a run already"),
+    "a run's results": (lambda x: touched(x / RESULTS), "holds a run already"),
+    "a run in a sweep": (lambda x: (begun(x, *WORDS_OF_IT), touched(x / WORDS)), "holds a run already"),
+    "another sweep": (lambda x: begun(x, "task=softmax", "seed=3"), "holds another sweep already"),
+    "a larger sweep": (lambda x: begun(x, "task=softmax", "seed=1,2,3"), "holds another sweep already"),
+    "runs": (lambda x: touched(x / "run" / WORDS), "holds other runs already"),
+    "a run that has just begun": (lambda x: touched(x / "run" / LOCK), "holds other runs already"),
+    "sweeps": (lambda x: begun(x / "sweep", *WORDS_OF_IT), "holds other runs already"),
+    "a sweep around it": (lambda x: begun(x.parent, *WORDS_OF_IT), "lies in the folder of another sweep"),
+}
+ITS_OWN = {
+    "nothing": lambda x: None,
+    "an empty folder": lambda x: x.mkdir(),
+    "a note": lambda x: touched(x / "notes.txt"),
+    "the same sweep": lambda x: begun(x, *WORDS_OF_IT),
+    "the same sweep, ended": lambda x: (begun(x, *WORDS_OF_IT), touched(x / RESULTS), touched(x / "job" / WORDS)),
+    "a part of it": lambda x: begun(x, "seed=2", "task=softmax"),
+}
+
+
+@pytest.mark.parametrize(("make", "told"), STRANGE.values(), ids=STRANGE)
+def test_a_sweep_leaves_a_folder_of_others_alone(make, told, tmp_path):
+    make(tmp_path / "outputs" / "x")
+    before = files(tmp_path)
+    with pytest.raises(InputError) as caught, owned(tmp_path / "outputs" / "x", WORDS_OF_IT):
+        pytest.fail("two in one folder")
+    accepted = "accepted is a new folder, or that of a sweep with the same words"
+    assert str(caught.value) == f"hydra.sweep.dir={tmp_path}/outputs/x: {told}; {accepted}"
+    assert files(tmp_path) == before
+
+
+@pytest.mark.parametrize("make", ITS_OWN.values(), ids=ITS_OWN)
+def test_a_sweep_owns_its_folder(make, tmp_path):
+    folder = tmp_path / "x"
+    make(folder)
+    with owned(folder, WORDS_OF_IT):
+        before = files(tmp_path)
+        with pytest.raises(InputError, match=r"x: a run or a sweep is under way there$"), owned(folder, WORDS_OF_IT):
+            pytest.fail("two sweeps in one folder")
+        assert files(tmp_path) == before
+    with owned(folder, WORDS_OF_IT):
+        pass
+
+
+@pytest.mark.parametrize("content", ["", "[", "hydra: 5", "hydra: {overrides: {task: 5, hydra: []}}", "a: b"])
+def test_a_damaged_description_of_a_sweep_is_one_line_and_is_passed_over(content, tmp_path):
+    begun(tmp_path / "whole", *WORDS_OF_IT)
+    begun(tmp_path / "damaged", *WORDS_OF_IT)
+    (tmp_path / "damaged" / SWEEP).write_text(content)
+    os.utime(tmp_path / "whole" / SWEEP, (1000, 1000))
+    assert latest_sweep(tmp_path, WORDS_OF_IT) == tmp_path / "whole"
+    with pytest.raises(InputError, match=r"damaged/multirun\.yaml: damaged, or no description of a sweep"):
+        started_with(tmp_path / "damaged")
 
 
 def test_one_table_holds_every_job_the_failed_one_too(sweep):

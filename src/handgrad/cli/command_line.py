@@ -16,7 +16,7 @@ from handgrad.runs.folder import LAST, WORDS, RunFolder, latest_run
 from handgrad.runs.launch import check_rank, is_first_process, launched
 from handgrad.runs.overrides import parsed
 from handgrad.runs.signals import Interrupted, stopping
-from handgrad.runs.sweep import latest_sweep
+from handgrad.runs.sweep import SWEEP, latest_sweep
 
 OPTIONS = {"--help", "-h", "--hydra-help", "--version", "--cfg", "-c", "--resolve", "--package", "-p", "--run", "-r"}
 OPTIONS |= {"--multirun", "-m", "--shell-completion", "-sc", "--info", "-i"}
@@ -128,8 +128,18 @@ def check_override(word: str) -> None:
             raise InputError(f"{word}: accepted is one folder below outputs/, like outputs/my_run")
         value = str(read.value())
         check_folder(key, value)
-        if key == "hydra.run.dir" and RunFolder(Path(value).resolve()).has_checkpoint:
-            raise InputError(f"{word}: holds a run already; resume={value} goes on with one that was stopped")
+        if key == "hydra.run.dir":
+            check_free(word, value)
+
+
+def check_free(word: str, value: str) -> None:
+    """Raises an InputError if the folder ``value`` holds a run, or is that of a sweep or of one of its jobs."""
+    run = RunFolder(Path(value).resolve())
+    if run.has_checkpoint:
+        raise InputError(f"{word}: holds a run already; resume={value} goes on with one that was stopped")
+    for sweep in (run.path, run.path.parent):
+        if (sweep / SWEEP).exists():
+            raise InputError(f"{word}: {RunFolder(sweep)} holds a sweep; accepted is a folder elsewhere below outputs/")
 
 
 def check_folder(key: str, value: str) -> None:

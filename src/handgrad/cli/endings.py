@@ -8,7 +8,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from hydra.experimental.callback import Callback
@@ -16,15 +16,16 @@ from omegaconf import DictConfig
 
 from handgrad.cli.messages import one_line
 from handgrad.files import replace_file
-from handgrad.runs.folder import RESULTS, RunFolder
+from handgrad.runs.folder import LOCK, RESULTS, RunFolder
 from handgrad.runs.launch import is_first_process
 from handgrad.runs.signals import Interrupted
-from handgrad.runs.sweep import as_csv, read_jobs, started_with, swept_keys, table, unfinished
+from handgrad.runs.sweep import SWEEP, as_csv, owned, read_jobs, started_with, swept_keys, table, unfinished
 
 log = logging.getLogger(__name__)
 
 failures: list[str] = []  # of the runs in this process, a line each
 sweeping: list[Path] = []  # the folder of the sweep under way, if any
+owning = ExitStack()  # what keeps others out of it
 
 
 @contextmanager
@@ -76,15 +77,18 @@ def told(run: RunFolder, of_sweep: bool) -> Iterator[None]:
 
 
 def forget_sweep() -> None:
-    """Removes the folder of a sweep none of whose jobs has begun: its words were refused."""
-    if sweeping and {path.name for path in sweeping[-1].iterdir()} <= {"multirun.yaml"}:
-        shutil.rmtree(sweeping.pop())
+    """Gives a sweep's folder up, and removes it where none of its jobs has begun: its words were refused."""
+    if sweeping:
+        folder = sweeping.pop()
+        if folder.is_dir() and {path.name for path in folder.iterdir()} <= {SWEEP, LOCK}:
+            shutil.rmtree(folder)
+    owning.close()
 
 
 def tell_stopped(stop: Interrupted) -> None:
     """Says where a run or a sweep was stopped, and the command that goes on."""
     name = signal.Signals(stop.number).name
-    if sweeping:
+    if sweeping and (sweeping[-1] / SWEEP).exists():
         words, of_hydra = started_with(sweeping[-1])
         words += [word for word in of_hydra if re.match(r"hydra[/.]launcher\b", word)]
         print(f"\nStopped by {name}. Runs of the sweep that have not finished:", file=sys.stderr)
@@ -100,10 +104,19 @@ def tell_stopped(stop: Interrupted) -> None:
 
 
 class SweepEnd(Callback):
-    """Sums a sweep up, in a table and pictures, when all its runs have ended; the exit code is 1 if any failed."""
+    """Sums a sweep up, in a table and pictures, when all its runs have ended; the exit code is 1 if any failed.
+
+    From its start on, before Hydra writes anything, to its end the sweep owns its folder.
+    """
 
     def on_multirun_start(self, config: DictConfig, **kwargs) -> None:
-        sweeping.append(Path(config.hydra.sweep.dir))
+        folder = Path(config.hydra.sweep.dir)
+        try:
+            owning.enter_context(owned(folder, config.hydra.overrides.task))
+        except Exception as error:  # Hydra would make a warning of it, and go on
+            print(f"error: {one_line(error) or traceback.format_exc().strip()}", file=sys.stderr)
+            sys.exit(1)
+        sweeping.append(folder)
 
     def on_multirun_end(self, config: DictConfig, **kwargs) -> None:
         folder = sweeping.pop()
@@ -116,6 +129,7 @@ class SweepEnd(Callback):
             if job.failure:
                 failures.append(job.folder.name)
                 print(f"failed: {job.folder.name}: {job.failure}", file=sys.stderr)
+        owning.close()
 
 
 def sum_up(folder: Path) -> str:

@@ -1,17 +1,20 @@
 """A sweep as a folder: its jobs, what is left of them, and their results in one table."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
 
 from handgrad.errors import InputError
-from handgrad.runs.folder import FAILED, LOCK, RESULTS, WORDS, RunFolder
+from handgrad.files import locked
+from handgrad.runs.folder import FAILED, LAST, LOCK, RESULTS, WORDS, RunFolder
 from handgrad.runs.overrides import Overrides, split_words
 from handgrad.runs.results import Row, csv_file, shown
 
+SWEEP = "multirun.yaml"  # Hydra's: how the sweep in a folder came about
 TRACES = (LOCK, WORDS, FAILED)  # what a job leaves, however early it fails
 SHOWN = ("steps", "best_step", "val_loss", "val_accuracy", "test_accuracy")
 
@@ -38,10 +41,57 @@ class Job(NamedTuple):
         return ", ".join(f"{key}={self.overrides.get(key)}" for key in keys) or self.folder.name
 
 
+@contextmanager
+def owned(folder: Path, words: Sequence[str]) -> Iterator[None]:
+    """Keeps other sweeps and runs out of the folder of the sweep of ``words``; writes nothing into one of others.
+
+    Raises:
+        InputError: the folder holds a run, or another sweep than this one or a part of it, or one is under way there.
+    """
+    if found := strange_to(folder, words):
+        raise InputError(
+            f"hydra.sweep.dir={RunFolder(folder)}: {found}; accepted is a new folder, or that of a sweep with the same "
+            f"words"
+        )
+    with locked(folder / LOCK) as held:
+        if not held:
+            raise InputError(f"hydra.sweep.dir={RunFolder(folder)}: a run or a sweep is under way there")
+        yield
+
+
+def strange_to(folder: Path, words: Sequence[str]) -> str | None:
+    """Returns what a sweep of ``words`` would mix up with its own in a folder, in words; None where there is nothing.
+
+    A sweep all of whose jobs are among those of ``words`` is the same one: it goes on, or is extended.
+    """
+    is_sweep = (folder / SWEEP).exists()
+    if any((folder / name).exists() for name in ((WORDS, LAST) if is_sweep else (WORDS, LAST, RESULTS))):
+        return "holds a run already"
+    if (folder.parent / SWEEP).exists():
+        return "lies in the folder of another sweep"
+    if is_sweep:
+        return None if is_part(folder, words) else "holds another sweep already"
+    below = (folder.glob(f"*/{name}") for name in (SWEEP, *TRACES))
+    return "holds other runs already" if any(map(any, below)) else None
+
+
+def is_part(sweep: Path, words: Sequence[str]) -> bool:
+    """Tells whether every job of the sweep in a folder is one of those of ``words``."""
+    there, here = ({tuple(sorted(job)) for job in split_words(of)} for of in (started_with(sweep)[0], words))
+    return there <= here
+
+
 def started_with(sweep: Path) -> tuple[list[str], list[str]]:
-    """Returns the words that a sweep was started with: those of its jobs, and Hydra's own."""
-    given = yaml.safe_load((sweep / "multirun.yaml").read_text(encoding="utf-8"))["hydra"]["overrides"]
-    return list(given["task"]), list(given["hydra"])
+    """Returns the words that a sweep was started with: those of its jobs, and Hydra's own.
+
+    Raises:
+        InputError: they are missing or damaged.
+    """
+    try:
+        given = yaml.safe_load((sweep / SWEEP).read_text(encoding="utf-8"))["hydra"]["overrides"]
+        return [str(word) for word in given["task"]], [str(word) for word in given["hydra"]]
+    except (yaml.YAMLError, OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise InputError(f"{RunFolder(sweep / SWEEP)}: damaged, or no description of a sweep") from error
 
 
 def unfinished(sweep: Path) -> list[list[str]]:
@@ -52,10 +102,11 @@ def unfinished(sweep: Path) -> list[list[str]]:
 
 def latest_sweep(outputs: Path, words: Sequence[str]) -> Path:
     """Returns the folder of the latest sweep below ``outputs`` that was started with these words."""
-    started = sorted(outputs.glob("**/multirun.yaml"), key=lambda path: path.stat().st_mtime)
+    started = sorted(outputs.glob(f"**/{SWEEP}"), key=lambda path: path.stat().st_mtime)
     for path in reversed(started):
-        if started_with(path.parent)[0] == list(words):
-            return path.parent
+        with suppress(InputError):  # one that is damaged is none of these words
+            if started_with(path.parent)[0] == list(words):
+                return path.parent
     raise InputError(f"resume=true: no sweep below {outputs}/ was started with {' '.join(words)}")
 
 
