@@ -15,6 +15,7 @@ from handgrad.functions.linear_map import linear_map
 from handgrad.functions.objective import Loss
 from handgrad.functions.samples import sample_shares
 from handgrad.models.softmax_regression import SoftmaxRegression
+from handgrad.solvers.protocol import Progress
 from handgrad.solvers.sgd import SGD
 
 FACTOR = 1.0  # of the gradient; a test makes it wrong
@@ -67,22 +68,30 @@ class GradientState:
 class NormalizedGradient:
     """A step of fixed length against the gradient, which is halved by none but shrinks with 1 / (updates so far)."""
 
+    one_at_a_time = False
+
     def init(self, weight: Tensor, bias: Tensor) -> GradientState:
         return GradientState(weight, bias)
 
     @torch.no_grad()
-    def step(self, objective, state: GradientState, block, active: Tensor) -> Tensor:
+    def step(self, objective, state: GradientState, block, active: Tensor) -> Progress:
         losses = []
-        for update, (input, target) in enumerate(block, block.first + 1):
-            loss, dweight, dbias = objective.gradient(state.weight, state.bias, input, target, active=active)
+        for update, (input, target, sample_weight) in enumerate(block, block.first + 1):
+            loss, dweight, dbias = objective.gradient(
+                state.weight, state.bias, input, target, sample_weight, active=active
+            )
             length = (dweight.square().sum((1, 2)) + dbias.square().sum(1)).sqrt().clamp_min(1e-12) * update
             state.weight.sub_(dweight / length.reshape(-1, 1, 1))
             state.bias.sub_(dbias / length.reshape(-1, 1))
             losses.append(loss)
-        return torch.stack(losses)
+        moved = active > 0
+        return Progress({"loss": torch.stack(losses)}, len(losses) * moved.long(), moved)
 
     def done(self, state: GradientState) -> Tensor:
         return torch.zeros(len(state.weight), dtype=torch.bool)
+
+    def report(self, state: GradientState) -> dict[str, Tensor]:
+        return {}
 
 
 class Clouds(LinearDataModule):

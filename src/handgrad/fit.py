@@ -1,11 +1,15 @@
 """The library's entry: data, model, solver, callbacks and a folder, to a result. No Hydra in it."""
 
+import logging
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
+from torch import Tensor
 
 from handgrad.callbacks.checkpointing import Checkpointing
 from handgrad.data.base import LinearDataModule
@@ -15,11 +19,15 @@ from handgrad.loggers.tensorboard import TensorBoardPathLogger
 from handgrad.models.linear_classifier import LinearClassifier
 from handgrad.runs.checkpoint import WholeCheckpointIO, plain
 from handgrad.runs.folder import LAST, RESULTS
-from handgrad.runs.results import Row, as_csv, selected, shown
+from handgrad.runs.results import COLUMNS, Row, as_csv, selected, shown
+from handgrad.solvers.certificate import certified_weights
 from handgrad.solvers.protocol import Solver
 from handgrad.training.pipeline import Pipeline
 from handgrad.training.processes import total
 from handgrad.training.trainer import block_trainer
+
+log = logging.getLogger(__name__)
+NAMED = 5  # l2 values in a warning
 
 
 @dataclass(frozen=True)
@@ -70,6 +78,9 @@ def fit(
         GradientError: (by the callback ``GradientCheck``) the derived gradient is wrong.
     """
     settings = dict(described(data, model, solver, trainer) if settings is None else settings)
+    if solver.one_at_a_time:
+        data.serve_whole(len(model.l2))
+        model.double()  # an optimum of a small l2 is not to be had in float32
     if folder is None and any(isinstance(callback, Checkpointing) for callback in callbacks):
         raise InputError("folder=None: with Checkpointing among the callbacks, accepted is a folder to save in")
     lightning = block_trainer(
@@ -85,7 +96,10 @@ def fit(
     with pipeline(solver, threads, lightning) as model.pipeline:
         lightning.fit(model, datamodule=data, ckpt_path=checkpoint if checkpoint and checkpoint.exists() else None)
         lightning.test(model, datamodule=data, verbose=False)
+        if lightning.is_global_zero:
+            model.final |= proven(model, data)
     rows = result_rows(model, data, settings, model.pipeline.seconds)
+    warn_of_unproven(rows)
     if lightning.is_global_zero:
         if logger:
             logger.log_end(settings, rows)
@@ -111,6 +125,49 @@ def described(
     }
 
 
+def proven(model: LinearClassifier, data: LinearDataModule) -> dict[str, Tensor]:
+    """Returns how far from the optimum the best and the last weights are at most, each (L,).
+
+    A solver that proves it by itself is asked; of others it is found here.
+    """
+    if report := model.pipeline.report():
+        return report | {"last_gap": report["gap"]}
+    if model.criterion.residual is None:
+        return {}  # no softmax or sigmoid
+    assert data.train is not None
+    input, target = data.train[0].to("cpu"), data.train[1].cpu()
+    objective = replace(model.objective(), l2=torch.tensor(model.hparams["l2"]).double(), run=model.pipeline.run)
+    sets = {"": (model.best_weight, model.best_bias), "last_": (model.weight.detach(), model.bias.detach())}
+    found = {
+        prefix: certified_weights(objective, weight.cpu(), bias.cpu(), input, target, data.sample_weight)
+        for prefix, (weight, bias) in sets.items()
+    }
+    best = {
+        name: torch.tensor([getattr(proof, name) for proof in found[""]])
+        for name in ("objective", "gap", "gradient_norm")
+    }
+    return best | {"last_gap": torch.tensor([proof.gap for proof in found["last_"]])}
+
+
+def warn_of_unproven(rows: Sequence[Row]) -> None:
+    """Says which l2 values a solver that looks for the optimum did not prove, and what to do."""
+    left = [row for row in rows if row["converged"] == "false"]
+    without = [row["l2"] for row in left if row["l2"] == 0]
+    if without:
+        log.warning(
+            "l2=0: there is no certificate without a penalty, and on separable data no optimum; its gradient's norm is "
+            "%.1e; a small l2 has both",
+            next(row["gradient_norm"] for row in left if row["l2"] == 0),
+        )
+    if values := [f"{row['l2']:g} ({row['gap']:.1e})" for row in left if row["l2"]]:
+        told = ", ".join(values[:NAMED]) + (f" and {len(values) - NAMED} more" if len(values) > NAMED else "")
+        log.warning(
+            "not converged: the gap is above optimizer.tolerance at l2=%s; raise optimizer.max_iterations, standardize "
+            "the features (data.normalize=standardize), or take a larger l2",
+            told,
+        )
+
+
 def pipeline(solver: Solver, threads: int | str, lightning: pl.Trainer) -> Pipeline:
     """Returns the pipeline for what Lightning's Trainer runs on."""
     return Pipeline(
@@ -126,20 +183,28 @@ def result_rows(
     model: LinearClassifier, data: LinearDataModule, settings: Mapping[str, Any], seconds: float
 ) -> list[Row]:
     """Returns the rows of ``results.csv``: settings, what became of each classifier and what it measures."""
-    given = {key: shown(value) for key, value in settings.items() if key != "l2"}
-    about = {"classes": " ".join(map(str, data.classes)), "scaling": data.scaling}
-    final = {name: values.tolist() for name, values in model.final.items()}
+    assert data.train is not None
+    weight = len(data.train[1]) if data.sample_weight is None else data.sample_weight.sum().item()
+    common: dict[str, Any] = {key: shown(value) for key, value in settings.items() if key != "l2"}
+    common |= {"classes": " ".join(map(str, data.classes)), "scaling": data.scaling, "seconds": seconds}
+    final = {name: list(map(measured, values.tolist())) for name, values in model.final.items()}
     counts = zip(model.hparams["l2"], model.steps.tolist(), model.best_step.tolist(), strict=True)
-    return [
+    rows = [
         {
-            **given,
-            **about,
+            **common,
             "l2": l2,
+            "C": model.inverse_penalty(l2, weight),
             "epoch": -(-steps // data.batches),
             "steps": steps,
             "best_step": best_step,
-            "seconds": seconds,
             **{name: values[path] for name, values in final.items()},
         }
         for path, (l2, steps, best_step) in enumerate(counts)
     ]
+    choice = selected(rows)
+    return [dict.fromkeys(COLUMNS) | row | {"selected": shown(row is choice)} for row in rows]
+
+
+def measured(value: Any) -> Any:
+    """Returns a number or a truth as results have it; None for what is no number."""
+    return None if math.isnan(value) else shown(value)

@@ -30,7 +30,9 @@ class Logger:
 
 def made_up(global_step: int = 6):
     model = SimpleNamespace(
-        steps=torch.tensor([6, 4]), metrics={"loss/val": torch.tensor([0.5, 0.25]), "penalty": torch.tensor([0.0, 1.0])}
+        steps=torch.tensor([6, 4]),
+        moved=torch.tensor([True, False]),  # the second one has stopped
+        metrics={"loss/val": torch.tensor([0.5, 0.25]), "penalty": torch.tensor([0.0, 1.0])},
     )
     return SimpleNamespace(logger=Logger(), global_step=global_step), model
 
@@ -39,7 +41,7 @@ def test_a_block_is_logged_from_the_update_after_its_first_on():
     trainer, model = made_up()
     losses = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
     Curves().on_train_batch_end(trainer, model, {"loss": losses}, SimpleNamespace(first=4), 0)
-    assert trainer.logger.told == [(5, {"loss/train": [[1, 2], [3, 4]]}, [True, False])]  # the second one has stopped
+    assert trainer.logger.told == [(5, {"loss/train": [[1, 2], [3, 4]]}, [True, False])]
 
 
 def test_a_check_is_logged_at_its_update():

@@ -11,7 +11,9 @@ from handgrad.callbacks.divergence_check import DivergenceCheck
 from handgrad.errors import InputError
 from tests.callbacks.test_checkpointing import toy_fit
 
-MODEL = SimpleNamespace(hparams=AttributeDict(l2=[0.0, 0.02, 2.0]), active=torch.ones(3), metrics={})
+MODEL = SimpleNamespace(
+    hparams=AttributeDict(l2=[0.0, 0.02, 2.0]), active=torch.ones(3), moved=torch.ones(3, dtype=torch.bool), metrics={}
+)
 
 
 def told(name: str, value: str, l2: str, updates: int) -> str:
@@ -39,7 +41,9 @@ def test_of_several_the_first_update_is_named():
 
 
 def test_the_validation_loss_is_of_the_updates_so_far():
-    model = SimpleNamespace(hparams=MODEL.hparams, metrics={"loss/val": torch.tensor([1.0, math.nan, 1.0])})
+    model = SimpleNamespace(
+        hparams=MODEL.hparams, moved=MODEL.moved, metrics={"loss/val": torch.tensor([1.0, math.nan, 1.0])}
+    )
     with pytest.raises(InputError) as caught:
         DivergenceCheck().on_validation_end(SimpleNamespace(global_step=6), model)
     assert str(caught.value) == told("loss/val", "nan", "0.02", 6)
@@ -62,7 +66,7 @@ def test_a_run_that_diverges_is_ended():
 def ended(*blocks, val, active=(1, 1, 1), check=None) -> DivergenceCheck:
     """Lets the check see blocks of losses (B, 3) and the end of a training."""
     check, first = check or DivergenceCheck(), 0
-    model = SimpleNamespace(hparams=MODEL.hparams, active=torch.ones(3), metrics={"loss/val": torch.tensor(val)})
+    model = SimpleNamespace(**{**vars(MODEL), "metrics": {"loss/val": torch.tensor(val)}})
     for block in blocks:
         check.on_train_batch_end(None, model, {"loss": torch.tensor(block)}, SimpleNamespace(first=first), 0)
         model.active, first = torch.tensor(active), first + len(block)

@@ -76,7 +76,7 @@ BAD = [
     ("penalise_bias=true", "did you mean 'penalize_bias'?"),
     ("task=sofmax", "task=sofmax: accepted are logistic, softmax; did you mean 'softmax'?"),
     ("experiment=course_l3", "did you mean 'course_l2'?"),
-    ("optimizer=lbfgs", "optimizer=lbfgs: accepted are adam, sgd"),
+    ("optimizer=lbfgs", "optimizer=lbfgs: accepted are adam, exact, sgd"),
     ("data.split=ful", "split='ful': accepted are full, course, report; did you mean 'full'?"),
     ("trainer.accelerator=gpuu", "trainer.accelerator=gpuu: accepted is one of auto, cpu, gpu, cuda, mps"),
     ("trainer.precision=16-mixed", "trainer.precision=16-mixed: accepted is one of 32-true, 64-true"),

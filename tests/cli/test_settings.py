@@ -36,6 +36,8 @@ WRONG = {
     "data.class_weight": (["balance", 1, True, [1, 2], {"a": -1}, {"a": NAN}, {"a": "1"}], {"a": 1, 2: 0.5}),
     "optimizer.momentum": ([-0.1, 1, NAN, "abc", True], 0.9),
     "optimizer.betas": ([[0.9], [0.9, 0.9, 0.9], [0.9, 1], [-0.1, 0], 0.9, ["a", "b"]], [0, 0]),
+    "optimizer.tolerance": ([0, -1, NAN, INF, True], 1e-3),
+    "optimizer.max_iterations": ([0, 1.5, True], 1),
     "trainer.accelerator": (["gpuu", "", 1], "gpu"),
     "trainer.devices": ([0, -1, "all", [], ["0"], True, 1.0], [0]),
     "trainer.strategy": (["fsdp", "ddp_spawn", 1], "ddp"),

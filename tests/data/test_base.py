@@ -158,7 +158,9 @@ def test_the_training_loader_hands_out_blocks_of_a_fifth_of_an_epoch(shuffle):
     blocks = list(loader)
     assert [(block.first, len(block), block.share) for block in blocks] == [(n, 5, 1) for n in range(0, 25, 5)]
     assert loader.total_updates == data.total_updates
-    input, target = (torch.cat(parts) for parts in zip(*(batch for block in blocks for batch in block), strict=True))
+    input, target = (
+        torch.cat(parts) for parts in zip(*(batch[:2] for block in blocks for batch in block), strict=True)
+    )
     assert torch.equal(target, data.train[1]) is not shuffle
     assert torch.equal(input, data.train[0]) is not shuffle
     assert sorted(input[:, 0].tolist()) == sorted(data.train[0][:, 0].tolist())  # each sample once
@@ -175,7 +177,7 @@ def test_the_training_loader_begins_where_the_trainer_is_and_shares_among_its_pr
     data.trainer = SimpleNamespace(strategy=strategy, global_step=15, global_rank=1, world_size=3)
     block = next(iter(data.train_dataloader()))
     assert (block.first, block.share) == (15, 3 / 8)
-    input, _ = next(iter(block))
+    input, *_ = next(iter(block))
     assert torch.equal(input, data.train[0][15 * 8 + 3 : 15 * 8 + 6])
 
 

@@ -57,7 +57,7 @@ class Run:
     def train_block(self, block: Block) -> None:
         assert block.first == self.step
         before = len(self.seen)
-        for input, target in block:
+        for input, target, _ in block:
             assert torch.equal(input, torch.stack([target, -target], dim=1).float())
             self.seen.append(target.tolist())
             self.step += 1
@@ -107,7 +107,7 @@ FIRST_OF_SEED_0 = [36, 1, 53, 8, 28, 52]
 def orders_of(seed: int) -> list[tuple[int, ...]]:
     """Returns the order of 60 samples in each of three epochs."""
     loader = make_loader(20, 0, 3, 4, True, seed=seed)
-    order = torch.cat([target for update in range(60) for target in loader.minibatch(update)[1:]])
+    order = torch.cat([target for update in range(60) for target in loader.minibatch(update)[1:2]])
     return [tuple(epoch) for epoch in order.view(3, 60).tolist()]
 
 
@@ -139,7 +139,7 @@ def test_an_epoch_is_drawn_once_although_blocks_alternate_between_two(monkeypatc
 def test_unshuffled_batches_are_views():
     loader = make_loader(4, 1, 2, 2, False)
     for block in loader:
-        for input, target in block:
+        for input, target, _ in block:
             assert input.untyped_storage().data_ptr() == loader.input.untyped_storage().data_ptr()
             assert target.untyped_storage().data_ptr() == loader.target.untyped_storage().data_ptr()
 
@@ -155,7 +155,7 @@ def test_ranks_share_each_minibatch_like_array_split(world_size, batch_size, shu
     for update in range(whole.total_updates):
         expected = np.array_split(whole.minibatch(update)[1].numpy(), world_size)
         for rank, share in zip(ranks, expected, strict=True):
-            input, target = rank.minibatch(update)
+            input, target, _ = rank.minibatch(update)
             assert target.tolist() == input[:, 0].tolist() == share.tolist()
 
 
@@ -177,7 +177,7 @@ class Recorder(pl.LightningModule):
         return WholeSets({"val": part, "train": (self.loader.input, self.loader.target)})
 
     def training_step(self, block: Block, _: int) -> None:
-        for _, target in block:
+        for _, target, _ in block:
             self.seen.append((self.global_step, target.tolist()))
             self.optimizers().step()
 

@@ -221,7 +221,7 @@ def test_the_training_loader_has_the_settings_of_the_module(make):
     data = make(split="course", digits=[3, 2], shuffle=False, epochs=2)
     blocks = list(data.train_dataloader())
     assert [(block.first, len(block)) for block in blocks] == [(0, 6), (6, 6), (12, 6), (18, 6), (24, 6), (30, 6)]
-    first_input, first_target = next(iter(blocks[0]))
+    first_input, first_target, _ = next(iter(blocks[0]))
     assert torch.equal(first_input, data.train[0][:128])
     assert torch.equal(first_target, data.train[1][:128])
     assert data.train_dataloader().total_updates == data.total_updates == 62
@@ -238,7 +238,7 @@ def test_the_training_loader_follows_the_trainer(make):
     data.trainer = fake_trainer("cpu")
     block = next(iter(data.train_dataloader()))
     assert (block.first, len(block), block.share) == (9, 3, 0.5)
-    _, target = next(iter(block))
+    _, target, _ = next(iter(block))
     assert torch.equal(target, data.train[1][9 * 128 + 64 : 10 * 128])
 
 

@@ -146,7 +146,7 @@ def test_mini_batches_are_those_of_a_tensor(rows, expected, shuffle):
     given = dict(batch_size=7, epochs=2, check_interval=3, shuffle=shuffle, seed=1, step=lambda: 0)
     on_disk, in_memory = (BlockLoader(input, target, **given) for input in (rows, expected))
     for update in range(on_disk.total_updates):
-        for found, wanted in zip(on_disk.minibatch(update), in_memory.minibatch(update), strict=True):
+        for found, wanted in zip(on_disk.minibatch(update)[:2], in_memory.minibatch(update)[:2], strict=True):
             assert torch.equal(found, wanted)
 
 

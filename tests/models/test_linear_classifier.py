@@ -12,6 +12,7 @@ from handgrad.errors import InputError
 from handgrad.models.linear_classifier import LinearClassifier
 from handgrad.models.logistic_regression import LogisticRegression
 from handgrad.models.softmax_regression import SoftmaxRegression
+from handgrad.solvers.protocol import Progress
 
 L2 = (0.0, 0.002, 1.0)
 KINDS = {"softmax": (SoftmaxRegression, 4), "logistic": (LogisticRegression, 2)}
@@ -43,9 +44,11 @@ class Plain:
     """A loop that evaluates all at once and trains nothing, but says that it did."""
 
     total = None
+    one_at_a_time = False
 
     def __init__(self) -> None:
         self.started, self.loaded, self.finished, self.outputs = None, None, 0, []
+        self.moved = torch.tensor([True, False, True])
 
     def start(self, *how) -> None:
         self.started = how
@@ -54,7 +57,8 @@ class Plain:
         self.finished += 1
 
     def train(self, block):
-        return torch.full((len(block), 3), 0.5, dtype=torch.float64)
+        curves = {"loss": torch.full((len(block), 3), 0.5, dtype=torch.float64)}
+        return Progress(curves, len(block) * self.moved.long(), self.moved)
 
     def done(self):
         return torch.zeros(3, dtype=torch.bool)
@@ -149,12 +153,12 @@ def test_a_training_step_counts_the_updates_of_entries_that_train(monkeypatch):
     model, counted = made(), []
     monkeypatch.setattr("handgrad.models.linear_classifier.count_updates", lambda trainer, n: counted.append(n))
     model._trainer = SimpleNamespace(should_stop=False)
-    model.active[1] = 0
     loader = BlockLoader(*samples(), batch_size=3, epochs=1, check_interval=4, shuffle=False, seed=0, step=lambda: 0)
-    losses = [model.training_step(block, 0) for block in loader]
+    curves = [model.training_step(block, 0) for block in loader]
     assert model.steps.tolist() == [10, 0, 10]
     assert counted == [4, 4, 2]
-    assert [loss.shape for loss in losses] == [(4, 3), (4, 3), (2, 3)]
+    assert model.moved.tolist() == [True, False, True]
+    assert [found["loss"].shape for found in curves] == [(4, 3), (4, 3), (2, 3)]
 
 
 @kinds

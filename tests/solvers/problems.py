@@ -24,14 +24,15 @@ FEATURES, CLASSES, BATCH = 4, 3, 8
 class Batches:
     """The least that is a Block: mini-batches in a list."""
 
-    def __init__(self, batches: list[tuple[Tensor, Tensor]], share: float = 1.0) -> None:
+    def __init__(self, batches: list[tuple], share: float = 1.0) -> None:
         self.batches, self.share = batches, share
 
     def __len__(self) -> int:
         return len(self.batches)
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        return iter(self.batches)
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
+        """Those of two tensors have no weights."""
+        return ((*batch, None)[:3] for batch in self.batches)
 
 
 @dataclass(frozen=True)
@@ -138,7 +139,7 @@ def assert_trained_alone(
         for parameter in parameters:
             parameter.requires_grad_()
         torchs = optimizer(parameters)
-        for input, target in problem.block(updates):
+        for input, target, _ in problem.block(updates):
             torchs.zero_grad()
             problem.plain_objective(entry, *parameters, input, target).backward()
             torchs.step()

@@ -18,7 +18,7 @@ def test_the_formula_with_bias_correction(problem, betas):
     beta1, beta2 = betas
     parameters = list(problem.start())
     first, second = ([torch.zeros_like(parameter) for parameter in parameters] for _ in betas)
-    for t, (input, target) in enumerate(problem.block(UPDATES), 1):
+    for t, (input, target, _) in enumerate(problem.block(UPDATES), 1):
         gradients = problem.derivative(*parameters, input, target)
         for i, gradient in enumerate(gradients):
             first[i] = beta1 * first[i] + (1 - beta1) * gradient

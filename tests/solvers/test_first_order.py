@@ -20,9 +20,9 @@ def calls(monkeypatch) -> list[dict]:
     calls: list[dict] = []
     gradient = Objective.gradient
 
-    def watched(self, weight, bias, input, target, **how):
+    def watched(self, weight, bias, input, target, sample_weight, **how):
         calls.append({"input": input, "target": target, **how})
-        return gradient(self, weight, bias, input, target, **how)
+        return gradient(self, weight, bias, input, target, sample_weight, **how)
 
     monkeypatch.setattr(Objective, "gradient", watched)
     for name in ("value", "hessian_vector_product", "penalty"):
@@ -36,7 +36,7 @@ def test_each_mini_batch_asks_once_for_the_gradient(solver, calls):
     state = solver.init(*PROBLEM.start())
     solver.step(PROBLEM.objective, state, block, active)
     assert len(calls) == 5
-    for call, (input, target) in zip(calls, block, strict=True):
+    for call, (input, target, _) in zip(calls, block, strict=True):
         assert call["input"] is input
         assert call["target"] is target
         assert call["active"] is active
@@ -47,13 +47,13 @@ def test_the_gradient_comes_from_the_objective_alone(monkeypatch):
     """Whatever it says is gone along, and its loss is what is returned."""
     told = torch.arange(3, dtype=torch.float64)
 
-    def gradient(self, weight, bias, input, target, *, active, share):
+    def gradient(self, weight, bias, input, target, sample_weight, *, active, share):
         return told + len(target), torch.full_like(weight, 2.0), torch.full_like(bias, -3.0)
 
     monkeypatch.setattr(Objective, "gradient", gradient)
     weight, bias = PROBLEM.start()
     state = SGD(lr=0.5).init(weight.clone(), bias.clone())
-    losses = SGD(lr=0.5).step(PROBLEM.objective, state, PROBLEM.block(4), ones(PROBLEM))
+    losses = SGD(lr=0.5).step(PROBLEM.objective, state, PROBLEM.block(4), ones(PROBLEM)).curves["loss"]
     torch.testing.assert_close(state.weight, weight - 4)
     torch.testing.assert_close(state.bias, bias + 6)
     assert losses.tolist() == [[8, 9, 10]] * 4
@@ -93,9 +93,9 @@ def test_unchanged_keeps_rows_and_no_others():
 @pytest.mark.parametrize("cut", [1, 3, 7])
 def test_the_shares_of_two_processes_make_the_update_of_the_whole(solver, cut):
     """The first process's sum is kept for the second, which adds its own to it."""
-    ((input, target),) = PROBLEM.block(1)
+    ((input, target, _),) = PROBLEM.block(1)
     whole = solver.init(*PROBLEM.start())
-    expected = solver.step(PROBLEM.objective, whole, Batches([(input, target)]), ones(PROBLEM))
+    expected = solver.step(PROBLEM.objective, whole, Batches([(input, target)]), ones(PROBLEM)).curves["loss"]
     sums = []
 
     def total(tensor):
@@ -106,7 +106,7 @@ def test_the_shares_of_two_processes_make_the_update_of_the_whole(solver, cut):
     for rows in (slice(0, cut), slice(cut, None)):
         state = solver.init(*PROBLEM.start())
         part = Batches([(input[rows], target[rows])], share=len(target[rows]) / len(target))
-        losses = solver.step(objective, state, part, ones(PROBLEM))
+        losses = solver.step(objective, state, part, ones(PROBLEM)).curves["loss"]
     assert len(sums) == 2
     torch.testing.assert_close(losses, expected, rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(state.weight, whole.weight, rtol=1e-10, atol=1e-12)
@@ -130,8 +130,8 @@ def test_the_memory_at_the_start_is_what_torch_makes_at_its_first_update(solver)
 @solvers
 def test_inputs_of_another_precision_are_taken(solver):
     """The data stay in float32; the parameters decide in what is computed."""
-    single = Batches([(input.float(), target) for input, target in PROBLEM.block(3)])
-    double = Batches([(input.double(), target) for input, target in single])
+    single = Batches([(input.float(), target) for input, target, _ in PROBLEM.block(3)])
+    double = Batches([(input.double(), target) for input, target, _ in single])
     states = [solver.init(*PROBLEM.start()) for _ in range(2)]
     for state, block in zip(states, (single, double), strict=True):
         solver.step(PROBLEM.objective, state, block, ones(PROBLEM))

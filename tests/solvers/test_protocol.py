@@ -44,10 +44,10 @@ def test_a_state_has_the_same_tensors_at_any_time(solver, problem):
 
 def test_a_step_returns_the_losses_before_its_updates(solver, problem):
     block, state, twin = problem.block(4), trained(solver, problem), trained(solver, problem)
-    losses = solver.step(problem.objective, state, block, ones(problem))
+    losses = solver.step(problem.objective, state, block, ones(problem)).curves["loss"]
     assert losses.shape == (4, len(problem.l2))
     assert losses.dtype == torch.float64
-    for found, (input, target) in zip(losses, block, strict=True):
+    for found, (input, target, _) in zip(losses, block, strict=True):
         plain = [problem.plain_loss(*entry, input, target) for entry in zip(twin.weight, twin.bias, strict=True)]
         torch.testing.assert_close(found, torch.stack(plain), rtol=1e-12, atol=1e-12)
         solver.step(problem.objective, twin, Batches([(input, target)]), ones(problem))
@@ -78,7 +78,7 @@ def test_entries_that_have_stopped_stay_and_leave_the_others_alone(solver, probl
     active = ones(problem)
     active[stopped] = 0
     before, block = copies(state), problem.block(3, seed=1)
-    losses = solver.step(problem.objective, state, block, active)
+    losses = solver.step(problem.objective, state, block, active).curves["loss"]
     solver.step(problem.objective, twin, block, ones(problem))
     for name in ("weight", "bias"):
         found, unstopped = copies(state)[name], copies(twin)[name]
@@ -86,7 +86,7 @@ def test_entries_that_have_stopped_stay_and_leave_the_others_alone(solver, probl
         assert not (unstopped == before[name]).any()
         torch.testing.assert_close(found[active > 0], unstopped[active > 0], rtol=1e-12, atol=1e-12)
     (batch, *_) = block
-    plain = problem.plain_loss(before["weight"][stopped], before["bias"][stopped], *batch)
+    plain = problem.plain_loss(before["weight"][stopped], before["bias"][stopped], *batch[:2])
     torch.testing.assert_close(losses[0, stopped], plain, rtol=1e-12, atol=1e-12)  # still measured
 
 
@@ -99,7 +99,9 @@ def test_a_saved_state_goes_on_bit_for_bit(solver, problem):
         fresh.tensors()[name].copy_(tensor)
     for seed in (1, 2):
         block = problem.block(2, seed)
-        ours, theirs = (solver.step(problem.objective, each, block, ones(problem)) for each in (state, fresh))
+        ours, theirs = (
+            solver.step(problem.objective, each, block, ones(problem)).curves["loss"] for each in (state, fresh)
+        )
         assert torch.equal(ours, theirs)
     found, expected = copies(fresh), copies(state)
     assert found.keys() == expected.keys()
@@ -121,7 +123,7 @@ def test_a_solver_itself_remembers_nothing(solver, problem):
     first, second = solver.init(*problem.start()), solver.init(*problem.start(seed=1))
     for batch in problem.block(2):
         for state in (first, second):
-            solver.step(problem.objective, state, Batches([batch]), ones(problem))
+            solver.step(problem.objective, state, Batches([batch[:2]]), ones(problem))
     assert all(torch.equal(tensor, copies(alone)[name]) for name, tensor in copies(first).items())
 
 

@@ -18,7 +18,7 @@ def test_the_formula(problem, momentum):
     state = trained(SGD(lr=LR, momentum=momentum), problem, UPDATES)
     weight, bias = problem.start()
     m_weight, m_bias = torch.zeros_like(weight), torch.zeros_like(bias)
-    for input, target in problem.block(UPDATES):
+    for input, target, _ in problem.block(UPDATES):
         dweight, dbias = problem.derivative(weight, bias, input, target)
         m_weight, m_bias = momentum * m_weight + dweight, momentum * m_bias + dbias
         weight, bias = weight - LR * m_weight, bias - LR * m_bias

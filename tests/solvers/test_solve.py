@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from handgrad.solvers.adam import Adam
+from handgrad.solvers.protocol import Progress
 from handgrad.solvers.sgd import SGD
 from handgrad.solvers.solve import solve
 from tests.solvers.problems import PROBLEMS
@@ -56,7 +57,7 @@ class Counting:
         assert active.dtype == state.weight.dtype
         state.weight += active[:, None, None]
         state.steps += active
-        return torch.zeros(1, len(active))
+        return Progress({}, active.long(), active > 0)
 
     def done(self, state):
         return state.steps >= torch.tensor(self.needed)

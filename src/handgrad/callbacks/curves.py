@@ -9,9 +9,9 @@ from handgrad.models.linear_classifier import LinearClassifier
 
 
 class Curves(pl.Callback):
-    """Logs each mini-batch's loss before its update (``loss/train``) and what every check found.
+    """Logs what the solver tells of each update, like the loss before it (``loss/train``), and what every check found.
 
-    x is the number of updates so far, a mini-batch's own included.
+    x is the number of updates that the classifier has made, its own included.
 
     A classifier that has stopped is not logged any more, as if its run had ended.
     """
@@ -29,11 +29,16 @@ class Curves(pl.Callback):
         self, trainer: pl.Trainer, pl_module: LinearClassifier, outputs: dict[str, Tensor], batch: Block, batch_idx: int
     ) -> None:
         if logger := path_logger_of(trainer):
-            running = pl_module.steps == trainer.global_step
-            logger.log_path(batch.first + 1, {"loss/train": outputs["loss"]}, running)
+            curves = {f"{name}/train": values for name, values in outputs.items()}
+            points = len(next(iter(outputs.values())))
+            logger.log_path(updates_made(pl_module) - points + 1, curves, pl_module.moved)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: LinearClassifier) -> None:
         if logger := path_logger_of(trainer):
-            running = pl_module.steps == trainer.global_step
             metrics = {name: values[None] for name, values in pl_module.metrics.items()}
-            logger.log_path(trainer.global_step, metrics, running)
+            logger.log_path(updates_made(pl_module), metrics, pl_module.moved)
+
+
+def updates_made(model: LinearClassifier) -> int:
+    """Returns how many updates have been made by each classifier that the latest block worked on."""
+    return int(model.steps[model.moved].max())

@@ -2,9 +2,11 @@
 
 import logging
 from dataclasses import replace
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from torch import Tensor
 
 from handgrad.errors import GradientError
 from handgrad.functions.objective import Objective
@@ -12,6 +14,7 @@ from handgrad.functions.proof import terms
 from handgrad.models.linear_classifier import LinearClassifier
 
 log = logging.getLogger(__name__)
+SAMPLES = 1024  # of a larger mini-batch
 
 
 class GradientCheck(pl.Callback):
@@ -36,7 +39,7 @@ class GradientCheck(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: LinearClassifier) -> None:
         assert trainer.train_dataloader is not None
-        input, target = next(iter(next(iter(trainer.train_dataloader))))
+        input, target = some(*next(iter(next(iter(trainer.train_dataloader))))[:2])
         objective, outputs = self.checked(pl_module.objective()), pl_module.bias.shape[1]
         worst = 0.0
         for term in terms(objective, outputs, input, target, self.directions):
@@ -56,3 +59,11 @@ class GradientCheck(pl.Callback):
         paths = len(objective.l2)
         chosen = torch.linspace(0, paths - 1, min(paths, self.classifiers)).round().long()
         return replace(objective, l2=objective.l2[chosen.to(objective.l2.device)].double(), total=None)
+
+
+def some(input: Any, target: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns a mini-batch; of one that is large, which may be a training set on disk, evenly spaced samples."""
+    if len(target) <= SAMPLES:
+        return input[:], target
+    index = torch.linspace(0, len(target) - 1, SAMPLES, dtype=torch.float64).long().to(target.device)
+    return input.index_select(0, index), target.index_select(0, index)

@@ -34,6 +34,7 @@ TARGETS = {
     "handgrad.models.logistic_regression.LogisticRegression",
     "handgrad.models.softmax_regression.SoftmaxRegression",
     "handgrad.solvers.adam.Adam",
+    "handgrad.solvers.exact.Exact",
     "handgrad.solvers.sgd.SGD",
 }
 DEFAULTS = {"data.digits"}  # linked to another key, but may be set by itself

@@ -166,6 +166,15 @@ class Adam:
 
 
 @dataclass
+class Exact:
+    _target_: str = MISSING
+    tolerance: float = setting(
+        "largest gap to the optimum, relative to the objective, that counts as converged", POSITIVE
+    )
+    max_iterations: int = setting("largest number of iterations for an l2 value", whole(1))
+
+
+@dataclass
 class Trainer:
     accelerator: str = setting("what it runs on", one_of("auto", "cpu", "gpu", "cuda", "mps"))
     devices: Any = setting(
@@ -267,6 +276,7 @@ OPTIONS: dict[tuple[str, str], type] = {
     ("data", "features"): Features,
     ("optimizer", "sgd"): SGD,
     ("optimizer", "adam"): Adam,
+    ("optimizer", "exact"): Exact,
 }
 
 

@@ -62,6 +62,7 @@ class LinearDataModule(pl.LightningDataModule):
         self.test: Samples | None = None
         self.sample_weight: Tensor | None = None
         self.batches = self.check_interval = self.total_updates = 0
+        self.one_at_a_time = False
 
     @property
     def num_classes(self) -> int:
@@ -90,11 +91,20 @@ class LinearDataModule(pl.LightningDataModule):
             if self.train_size < samples:
                 self._keep_first(self.train_size)
             samples = self.train_size
+        if self.one_at_a_time:
+            self.batch_size = samples
         if self.batch_size > samples:
             raise InputError(f"batch_size={self.batch_size}: accepted are 1 to {samples}, the size of the training set")
         self.batches = samples // self.batch_size
         self.check_interval = max(1, self.batches // 5)
         self.total_updates = self.epochs * self.batches
+
+    def serve_whole(self, entries: int) -> None:
+        """Makes each block the whole training set in its order, as one mini-batch, one for each entry of a path.
+
+        Call it before ``setup``.
+        """
+        self.one_at_a_time, self.shuffle, self.epochs = True, False, entries
 
     def _keep_first(self, samples: int) -> None:
         """Keeps the first samples of the training set, and lets the others' memory go."""
@@ -114,6 +124,11 @@ class LinearDataModule(pl.LightningDataModule):
             setattr(self, name, (input, target))
         return input, target
 
+    def _weights_of_training(self) -> Tensor | None:
+        """Returns the sample weights, of mean 1 over the training set."""
+        weight = self.sample_weight
+        return None if weight is None else (weight / weight.mean()).to(self._on_device("train")[1].device)
+
     def train_dataloader(self) -> BlockLoader:
         """Returns the loader of the blocks of mini-batches between two validations."""
         trainer = self.trainer
@@ -124,6 +139,8 @@ class LinearDataModule(pl.LightningDataModule):
             check_interval=self.check_interval,
             shuffle=self.shuffle,
             seed=self.seed,
+            sample_weight=self._weights_of_training(),
+            whole=self.one_at_a_time,
             step=lambda: trainer.global_step if trainer else 0,
             rank=trainer.global_rank if trainer else 0,
             world_size=trainer.world_size if trainer else 1,

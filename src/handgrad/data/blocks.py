@@ -13,6 +13,7 @@ from torch import Tensor
 from handgrad.data.rows import Rows
 
 Samples = tuple[Tensor | Rows, Tensor]  # input (N, D) and target (N,)
+MiniBatch = tuple[Tensor | Rows, Tensor, Tensor | None]  # input (B, D), target (B,) and sample_weight (B,)
 
 
 class Block:
@@ -34,8 +35,8 @@ class Block:
         """Number of mini-batches."""
         return self._stop - self.first
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yields ``input (B, D), target (B,)`` of each mini-batch; on several ranks B is this rank's share."""
+    def __iter__(self) -> Iterator[MiniBatch]:
+        """Yields each mini-batch; on several ranks B is this rank's share."""
         return map(self._loader.minibatch, range(self.first, self._stop))
 
     def following(self) -> "Block | None":
@@ -61,6 +62,8 @@ class BlockLoader:
         shuffle: a new order in every epoch, or the given order in all of them (then mini-batches are views).
         seed: at least 0.
         step: tells the number of updates so far.
+        sample_weight: ``(N,)``, or None: all weigh alike.
+        whole: whether mini-batches are the whole training set, which then stays on disk if it is there.
         rank, world_size: mini-batches are split over the ranks, in order, into shares that differ by at most one.
     """
 
@@ -75,10 +78,13 @@ class BlockLoader:
         shuffle: bool,
         seed: int,
         step: Callable[[], int],
+        sample_weight: Tensor | None = None,
+        whole: bool = False,
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
-        self.input, self.target, self.step = input, target, step
+        self.input, self.target, self.sample_weight, self.step = input, target, sample_weight, step
+        self.whole = whole
         self.batch_size, self.check_interval = batch_size, check_interval
         self.shuffle, self.seed = shuffle, seed
         self.batches = len(target) // batch_size
@@ -105,15 +111,17 @@ class BlockLoader:
         stop = min((first // self.check_interval + 1) * self.check_interval, self.total_updates)
         return Block(self, first, stop) if first < stop else None
 
-    def minibatch(self, update: int) -> tuple[Tensor, Tensor]:
-        """Returns this rank's share ``input (B, D), target (B,)`` of the mini-batch of the given update."""
+    def minibatch(self, update: int) -> MiniBatch:
+        """Returns this rank's share of the mini-batch of the given update."""
         epoch, batch = divmod(update, self.batches)
         start = batch * self.batch_size + self._offset
-        share = slice(start, start + self.share)
+        share, weight = slice(start, start + self.share), self.sample_weight
         if not self.shuffle:
-            return self.input[share], self.target[share]
+            input = self.input.between(share) if self.whole and isinstance(self.input, Rows) else self.input[share]
+            return input, self.target[share], None if weight is None else weight[share]
         index = self._order(epoch)[share]
-        return self.input.index_select(0, index), self.target.index_select(0, index)
+        weight = None if weight is None else weight.index_select(0, index)
+        return self.input.index_select(0, index), self.target.index_select(0, index), weight
 
     def _permutation(self, epoch: int) -> Tensor:
         """Drawn on the CPU, so that every device trains in the same order."""

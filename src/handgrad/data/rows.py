@@ -77,7 +77,13 @@ class Rows:
 
     def first(self, rows: int) -> "Rows":
         """Returns the first ``rows`` rows, without a copy of them."""
-        index = torch.arange(rows) if self.index is None else self.index[:rows]
+        return self.between(slice(rows))
+
+    def between(self, rows: slice) -> "Rows":
+        """Returns the rows of a slice, without a copy of them."""
+        if rows.indices(len(self)) == (0, len(self), 1):
+            return self
+        index = torch.arange(len(self))[rows] if self.index is None else self.index[rows]
         return Rows(self.shards, index, self.transform, self.device)
 
     def to(self, device: torch.device | str) -> "Rows":

@@ -2,7 +2,8 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -28,6 +29,20 @@ def sigmoid_curvature(z: Tensor, u: Tensor) -> Tensor:
     return torch.sigmoid(z) * torch.sigmoid(-z) * u
 
 
+def softmax_residual(z: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns the samples' losses (L, N) and p - y (L, K, N) (16, 33), by one softmax, in the memory of one."""
+    log_p = torch.log_softmax(z, 1)
+    index = target.expand(len(z), 1, -1)
+    losses = -log_p.gather(1, index).squeeze(1)
+    return losses, log_p.exp_().scatter_add_(1, index, log_p.new_full(index.shape, -1.0))
+
+
+def sigmoid_residual(z: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns the samples' losses ln(1 + exp(t z)), (L, N), and p - y = t p(t z), (L, 1, N), with t = 1 - 2 y."""
+    tz = z * (1 - 2 * target).to(z.dtype)
+    return F.softplus(tz, threshold=50).squeeze(1), torch.sigmoid(tz) * (1 - 2 * target).to(z.dtype)
+
+
 def plain_cross_entropy(z: Tensor, target: Tensor) -> Tensor:
     """Returns ``-ln p[l, target[n], n] = ln sum_k exp z[l, k, n] - z[l, target[n], n]``, (L, N) (15, 22)."""
     return z.logsumexp(1) - z[:, target, torch.arange(len(target), device=z.device)]
@@ -44,17 +59,38 @@ class Loss(NamedTuple):
 
     Shapes: function (input (N, D), weight (L, K, D), target (N,), bias (L, K), sample_weight (N,) or None) -> C (L,),
     logits (L, N, K); curvature (z (L, K, N), u (L, K, N)) -> the derivative of p - y along u, (L, K, N); plain
-    (z (L, K, N), target (N,)) -> the samples' losses (L, N), of which C is the mean. Every run compares function with
-    plain, so plain is written as the formula stands and calls nothing that function calls.
+    (z (L, K, N), target (N,)) -> the samples' losses (L, N), of which C is the mean; residual (z, target) -> the same
+    losses and p - y (L, K, N), None where p is no softmax or sigmoid: then no optimum is proven. Every run compares
+    function, and residual where it is used, with plain: it is written as the formula stands and calls nothing that
+    these call.
     """
 
     function: Callable[..., tuple[Tensor, Tensor]]
     curvature: Callable[[Tensor, Tensor], Tensor]
     plain: Callable[[Tensor, Tensor], Tensor]
+    residual: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None = None
 
 
-SOFTMAX = Loss(linear_cross_entropy, softmax_curvature, plain_cross_entropy)
-LOGISTIC = Loss(linear_binary_cross_entropy, sigmoid_curvature, plain_binary_cross_entropy)
+SOFTMAX = Loss(linear_cross_entropy, softmax_curvature, plain_cross_entropy, softmax_residual)
+LOGISTIC = Loss(linear_binary_cross_entropy, sigmoid_curvature, plain_binary_cross_entropy, sigmoid_residual)
+
+
+CACHED, LEAST_ROWS, PARTS = 2**18, 64, 16  # numbers of a chunk, its least rows, and the parts that threads share
+
+
+class DataTerm(NamedTuple):
+    """C of L classifiers over all samples, and its gradient, in float64; see ``Objective.data_term``.
+
+    Attributes:
+        loss: (L,).
+        dweight, dbias: (L, K, D) and (L, K).
+        coupling: (L, K, K), the derivative of dbias for the bias, where it was asked for; else zeros.
+    """
+
+    loss: Tensor
+    dweight: Tensor
+    dbias: Tensor
+    coupling: Tensor
 
 
 class Chunk(NamedTuple):
@@ -101,6 +137,8 @@ class Objective:
         rows: samples per chunk, which bounds the memory; None: all at once.
         total: adds a tensor up over the processes that share the samples, in place or not, and returns the sum; each
             process calls a method with its own samples. None: one process.
+        run: makes calls, side by side if it likes, and returns what they return, in order; for ``data_term``. None:
+            one after another.
 
     Raises:
         ValueError: l2 is not of shape (L,), or rows is below 1.
@@ -111,6 +149,7 @@ class Objective:
     penalize_bias: bool = False
     rows: int | None = None
     total: Callable[[Tensor], Tensor] | None = None
+    run: Callable[[Sequence[Callable[[], Any]]], list[Any]] | None = None
     penalized: bool = field(init=False)  # whether any l2 is not 0
 
     def __post_init__(self) -> None:
@@ -189,6 +228,88 @@ class Objective:
         return loss.detach().double() * chunk.fraction, *quick_grad(loss, (weight, bias), active * chunk.fraction)
 
     @torch.no_grad()
+    def data_term(
+        self,
+        weight: Tensor,
+        bias: Tensor,
+        input: Any,
+        target: Tensor,
+        sample_weight: Tensor | None = None,
+        *,
+        dtype: torch.dtype = torch.float64,
+        spread: Tensor | None = None,
+        coupling: bool = False,
+    ) -> DataTerm:
+        """Returns C and its gradient over all samples, by one pass over them: two products, and one softmax between.
+
+        The same derivative as ``gradient``'s, without autograd and in chunks that stay in the processor's cache, for
+        solvers that look at all samples at once. Sums over samples are taken in float64.
+
+        Args:
+            dtype: of the products.
+            spread: (N,), takes ``1 - sum_k p^2`` of each sample, of which twice that is p (1 - p) for the sigmoid:
+                how much the sample bends the loss; for one classifier.
+            coupling: whether to return it.
+        """
+        samples, features = input.shape
+        shares = None if sample_weight is None else sample_weight.double()
+        counted = torch.tensor([samples if shares is None else shares.sum()], dtype=torch.float64)
+        whole = (counted if self.total is None else self.total(counted)).item()
+        rows = max(LEAST_ROWS, CACHED // features)
+        size = -(-samples // (PARTS * rows)) * rows  # of a part, which is a whole number of chunks
+        parts = [slice(first, min(first + size, samples)) for first in range(0, samples, max(size, 1))]
+        part = partial(
+            self._data_term_of_part, weight.to(dtype), bias.to(dtype), input, target, shares, spread, coupling, rows
+        )
+        calls = [partial(part, rows) for rows in parts]
+        found = [call() for call in calls] if self.run is None else self.run(calls)
+        sums = [torch.stack(terms).sum(0) for terms in zip(*found, strict=True)]
+        if coupling:  # the sum of dp/dz = diag(p) - p p', of which the second term is there, and p is dbias + y
+            y = torch.bincount(target, shares, minlength=bias.shape[1])[-bias.shape[1] :]
+            sums[-1] = torch.diag_embed(sums[2] + y) - sums[-1]
+        if self.total is not None:
+            sums = list(self._over_processes(*sums))
+        return DataTerm(*(term / whole for term in sums))
+
+    def _data_term_of_part(
+        self,
+        weight: Tensor,
+        bias: Tensor,
+        input: Any,
+        target: Tensor,
+        shares: Tensor | None,
+        spread: Tensor | None,
+        coupling: bool,
+        rows: int,
+        part: slice,
+    ) -> DataTerm:
+        """Returns the sums over the samples of ``part``, ``rows`` of them at a time."""
+        flat, offset, dtype = weight.flatten(0, 1), bias.flatten().unsqueeze(1), weight.dtype
+        loss, residual = torch.zeros(len(weight), dtype=torch.float64), self.loss.residual
+        assert residual is not None
+        dweight, dbias = torch.zeros_like(flat, dtype=torch.float64), torch.zeros_like(bias, dtype=torch.float64)
+        bends = dbias.new_zeros(*bias.shape, bias.shape[1])  # the sum of p p'
+        cast = torch.empty(min(rows, part.stop - part.start), input.shape[1], dtype=dtype)
+        for first in range(part.start, part.stop, rows):
+            chunk = slice(first, min(first + rows, part.stop))
+            x = input[chunk]
+            if x.dtype != dtype:  # into the same memory, which is mapped and in the cache
+                x = cast[: len(x)].copy_(x)
+            z = torch.addmm(offset, flat, x.t()).unflatten(0, bias.shape)
+            losses, dz = residual(z, target[chunk])
+            if spread is not None:
+                spread[chunk] = residual_spread(dz[0], target[chunk])
+            if coupling:
+                p = residual_probabilities(dz, target[chunk])
+                bends += (p if shares is None else p * shares[chunk].to(dtype)) @ p.transpose(1, 2)
+            if shares is not None:
+                losses, dz = losses * shares[chunk], dz.mul_(shares[chunk])
+            loss += losses.sum(1, dtype=torch.float64)
+            dweight += dz.flatten(0, 1) @ x
+            dbias += dz.sum(2, dtype=torch.float64)
+        return DataTerm(loss, dweight.view_as(weight), dbias, bends)
+
+    @torch.no_grad()
     def hessian_vector_product(
         self, weight: Tensor, bias: Tensor, v: Tensor, c: Tensor, input: Tensor, sample_weight: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
@@ -256,6 +377,22 @@ class Objective:
         flat = self.total(torch.cat([term.flatten().to(terms[0].dtype) for term in terms]))
         parts = flat.split([term.numel() for term in terms])
         return (part.view(term.shape).to(term.dtype) for part, term in zip(parts, terms, strict=True))
+
+
+def residual_probabilities(residual: Tensor, target: Tensor) -> Tensor:
+    """Returns p (L, K, N) for p - y."""
+    if residual.shape[1] == 1:
+        return residual + target
+    index = target.expand(len(residual), 1, -1)
+    return residual.scatter_add(1, index, residual.new_ones(index.shape))
+
+
+def residual_spread(residual: Tensor, target: Tensor) -> Tensor:
+    """Returns ``1 - sum_k p^2`` (N,) of softmax, or 2 p (1 - p) of a sigmoid, from p - y (K, N): it does not cancel."""
+    if len(residual) == 1:
+        size = residual[0].abs()
+        return 2 * size * (1 - size)
+    return -2 * residual.gather(0, target.unsqueeze(0))[0] - residual.square().sum(0)
 
 
 def _added_up(terms: Iterable[tuple[Tensor, ...]]) -> tuple[Tensor, ...] | None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Protocol
 
 import pytorch_lightning as pl
@@ -15,18 +16,39 @@ from handgrad.functions.linear_map import linear_map
 from handgrad.functions.objective import Loss, Objective
 
 
+class Progress(Protocol):
+    """What a step of a solver did: `handgrad.solvers.protocol.Progress`."""
+
+    @property
+    def curves(self) -> dict[str, Tensor]: ...
+
+    @property
+    def made(self) -> Tensor: ...
+
+    @property
+    def moved(self) -> Tensor: ...
+
+
 class Loop(Protocol):
     """What trains and evaluates for a model: `handgrad.training.pipeline.Pipeline`."""
 
     total: Callable[[Tensor], Tensor] | None
+    seconds: float
+
+    @property
+    def one_at_a_time(self) -> bool: ...
 
     def start(self, objective: Objective, weight: Tensor, bias: Tensor, active: Tensor) -> None: ...
 
     def finish(self) -> None: ...
 
-    def train(self, block: Block) -> Tensor: ...
+    def train(self, block: Block) -> Progress: ...
 
     def done(self) -> Tensor: ...
+
+    def report(self) -> dict[str, Tensor]: ...
+
+    def run(self, calls: Sequence[Callable[[], Any]]) -> list[Any]: ...
 
     def sums(self, outputs: int, *tasks: tuple[Callable[[Tensor, Tensor], Tensor], Samples]) -> list[Tensor]: ...
 
@@ -93,6 +115,7 @@ class LinearClassifier(pl.LightningModule):
         # No buffer: half precision would round it.
         self.best_loss = torch.full((paths,), torch.inf, dtype=torch.float64)
         self.metrics: dict[str, Tensor] = {}  # of the latest check, each (L,)
+        self.moved = torch.ones(paths, dtype=torch.bool)  # classifiers that the latest block worked on
 
     @staticmethod
     def num_outputs(num_classes: int) -> int:
@@ -122,20 +145,22 @@ class LinearClassifier(pl.LightningModule):
     def on_train_end(self) -> None:
         self.pipeline.finish()
 
-    def training_step(self, block: Block, batch_idx: int) -> Tensor:
-        """Makes one update per mini-batch of ``block``; returns each one's loss before its update, (B, L)."""
-        losses = self.pipeline.train(block)
+    def training_step(self, block: Block, batch_idx: int) -> dict[str, Tensor]:
+        """Makes the updates of ``block``; returns the solver's curves, by name, each (B, L)."""
+        progress = self.pipeline.train(block)
         count_updates(self.trainer, len(block))
-        self.steps += len(block) * self.active.to(torch.int64)
+        self.steps += progress.made
+        self.moved = progress.moved
         self.active[self.pipeline.done()] = 0
         self.trainer.should_stop |= not self.active.any()
-        return losses
+        return progress.curves
 
     @torch.inference_mode()
-    def loss_and_hits(self, input: Tensor, target: Tensor) -> Tensor:
-        """Returns the summed loss and the number of right decisions, (2, L) in float64."""
-        dtype = torch.promote_types(self.weight.dtype, torch.float32)  # half precision would round the loss of a set
-        loss, logits = self.criterion.function(input.to(dtype), self.weight.to(dtype), target, self.bias.to(dtype))
+    def loss_and_hits(self, input: Tensor, target: Tensor, entries: Tensor | None = None) -> Tensor:
+        """Returns the summed loss and the number of right decisions, (2, L) in float64; or of some entries alone."""
+        weight, bias = (self.weight, self.bias) if entries is None else (self.weight[entries], self.bias[entries])
+        dtype = torch.promote_types(weight.dtype, torch.float32)  # half precision would round the loss of a set
+        loss, logits = self.criterion.function(input.to(dtype), weight.to(dtype), target, bias.to(dtype))
         return torch.stack((loss.double() * len(target), (self.decide(logits) == target).sum(1)))
 
     @torch.inference_mode()
@@ -144,19 +169,37 @@ class LinearClassifier(pl.LightningModule):
         return (self.decide(self(input.to(self.weight.dtype))) == target).sum(1).double()
 
     def validation_step(self, batch: dict[str, Samples], batch_idx: int) -> None:
-        """Evaluates the validation set and the training set."""
+        """Evaluates the validation set and the training set; of one classifier at a time, the one that moved."""
         val, train = batch["val"], batch["train"]
+        if self.pipeline.one_at_a_time:
+            self.evaluate_moved(val, train)
+            return
         tasks = (self.loss_and_hits, val), (self.hits, train)
         val_sums, train_hits = self.pipeline.sums(self.bias.numel(), *tasks)
         val_loss, val_accuracy = val_sums / len(val[1])
         train_accuracy = train_hits / len(train[1])
         self.metrics = {"loss/val": val_loss, "accuracy/val": val_accuracy, "accuracy/train": train_accuracy}
 
+    def evaluate_moved(self, val: Samples, train: Samples) -> None:
+        """Takes the metrics of the classifiers that moved; the others keep theirs, at first NaN."""
+        entries = self.moved.nonzero().flatten()
+        of_moved = partial(self.loss_and_hits, entries=entries)
+        found = self.pipeline.sums(len(entries) * self.bias.shape[1], (of_moved, val), (of_moved, train))
+        (val_loss, val_hits), (_, train_hits) = (
+            sums / len(target) for sums, (_, target) in zip(found, (val, train), strict=True)
+        )
+        metrics = {"loss/val": val_loss, "accuracy/val": val_hits, "accuracy/train": train_hits}
+        for name, values in metrics.items():
+            whole = self.metrics.get(name, torch.full((len(self.moved),), torch.nan, dtype=torch.float64))
+            self.metrics[name] = whole.index_copy(0, entries, values)
+
     def on_validation_epoch_end(self) -> None:
         self.metrics["weight_norm"] = self.weight_norm_squared().sqrt()
         self.metrics["penalty"] = self.objective().penalty(self.weight.detach(), self.bias.detach())
         loss = self.metrics["loss/val"]
         better = loss < self.best_loss.to(loss.device)
+        if self.pipeline.one_at_a_time:  # an optimum is looked for once, and is best as it is
+            better = self.moved
         self.best_loss = torch.where(better, loss, self.best_loss.to(loss.device))
         self.best_step[better] = self.steps[better]
         self.best_weight[better] = self.weight.detach()[better]
@@ -179,6 +222,18 @@ class LinearClassifier(pl.LightningModule):
         if hasattr(self, "pipeline"):  # else it is loaded by itself, and not to be trained
             self.pipeline.load_state_dict(checkpoint["solver"])
 
+    def inverse_penalty(self, l2: float, samples: float) -> float | None:
+        """Returns scikit-learn's C, whose objective is ``C sum loss + R``; None where it would be infinite.
+
+        Two classes are one sigmoid there, which at half of l2 is this softmax.
+
+        Args:
+            samples: N, or the sum of the sample weights.
+        """
+        if not l2:
+            return None
+        return (2 if self.bias.shape[1] == 2 else 1) / (l2 * samples)
+
     def weight_norm_squared(self) -> Tensor:
         """Returns the sum of squared weights (L,), with the bias where it is penalized (the course's w holds it)."""
         squares = self.weight.detach().double().square().sum((1, 2))
@@ -199,7 +254,10 @@ class LinearClassifier(pl.LightningModule):
         self.final: dict[str, Tensor] = {}
         with self.best():
             self.evaluate_all(batch, "")
-        self.evaluate_all(batch, "last_")
+        if self.pipeline.one_at_a_time:
+            self.final |= {f"last_{name}": values for name, values in self.final.items()}
+        else:
+            self.evaluate_all(batch, "last_")
 
     def evaluate_all(self, batch: dict[str, Samples], prefix: str) -> None:
         """Fills ``final`` with what the present weights give, under the names of the results."""

@@ -12,8 +12,9 @@ from handgrad.errors import InputError
 
 MEASURES = [f"{split}_{name}" for name in ("loss", "accuracy") for split in ("train", "val", "test")]
 MEASURES += ["weight_norm_squared"]
-COLUMNS = ["classes", "scaling", "l2", "epoch", "steps", "best_step", *MEASURES, "seconds"]
-COLUMNS += [f"last_{name}" for name in MEASURES]
+PROOF = ["objective", "gap", "gradient_norm", "converged", "iterations", "passes"]
+COLUMNS = ["classes", "scaling", "l2", "C", "selected", "epoch", "steps", "best_step", *MEASURES, *PROOF, "seconds"]
+COLUMNS += [f"last_{name}" for name in (*MEASURES, "gap")]
 
 Row = dict[str, Any]
 
@@ -67,7 +68,7 @@ def selected(rows: Sequence[Row]) -> Row:
 
 
 def table(rows: Sequence[Row]) -> str:
-    """Returns ``rows`` as aligned text, for people: the best weights' figures."""
+    """Returns ``rows`` as aligned text, for people: the best weights' figures; a star marks the selected row."""
     columns = {"l2": "l2", "steps": "steps", "best_step": "best at"}
     columns |= {m: m.replace("_", " ") for m in MEASURES[:-1] if rows[0].get(m) is not None}
     cells = [[*columns.values(), "‖w‖"]]

@@ -1,7 +1,7 @@
 """What every solver is: how it starts, what one step is, and when an entry of the path is done."""
 
 from collections.abc import Iterator
-from typing import Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -10,7 +10,11 @@ from handgrad.functions.objective import Objective
 
 
 class Block(Protocol):
-    """What one step works on: mini-batches ``input (B, D), target (B,)``, one after the other.
+    """What one step works on: mini-batches, one after the other: ``input (B, D)``, ``target (B,)`` and ``sample_weight
+    (B,)`` or None.
+
+    The whole training set, for solvers that ask for it, may be on disk: then slices of ``input`` and its
+    ``index_select`` read the rows that they name.
 
     Attributes:
         first: index of the update that its first mini-batch makes, counted from 0.
@@ -22,7 +26,22 @@ class Block(Protocol):
 
     def __len__(self) -> int: ...
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]: ...
+    def __iter__(self) -> Iterator[tuple[Any, Tensor, Tensor | None]]: ...
+
+
+class Progress(NamedTuple):
+    """What a step did.
+
+    Attributes:
+        curves: numbers before each update, and perhaps after the last, by name, each (B, L), in float64; of no meaning
+            for an entry that did not move.
+        made: (L,), int64: how many updates each entry made.
+        moved: (L,), whether an entry was worked on.
+    """
+
+    curves: dict[str, Tensor]
+    made: Tensor
+    moved: Tensor
 
 
 class State(Protocol):
@@ -45,21 +64,28 @@ class State(Protocol):
 
 
 class Solver(Protocol):
-    """From an objective to an optimum; an object holds the settings and nothing that changes."""
+    """From an objective to an optimum; an object holds the settings and nothing that changes.
+
+    Attributes:
+        one_at_a_time: whether a step looks at the whole training set, as one mini-batch, for one entry of the path.
+    """
+
+    one_at_a_time: bool
 
     def init(self, weight: Tensor, bias: Tensor) -> State:
         """Returns the state that begins at ``weight (L, K, D)`` and ``bias (L, K)``, which it goes on to use."""
         ...
 
-    def step(self, objective: Objective, state: State, block: Block, active: Tensor) -> Tensor:
-        """Goes through ``block``; entries whose ``active (L,)`` is 0 keep their parameters.
-
-        Returns the loss C before each update, ``(B, L)``, in float64; of no meaning where ``active`` is 0.
-        """
+    def step(self, objective: Objective, state: State, block: Block, active: Tensor) -> Progress:
+        """Goes through ``block``; entries whose ``active (L,)`` is 0 keep their parameters."""
         ...
 
     def done(self, state: State) -> Tensor:
         """Returns ``(L,)``, true for the entries at which the solver has nothing more to do."""
+        ...
+
+    def report(self, state: State) -> dict[str, Tensor]:
+        """Returns what is known of each entry, by the names of the results, each ``(L,)``."""
         ...
 
 

@@ -29,7 +29,7 @@ from torch import Tensor
 
 from handgrad.data.blocks import Block, Samples
 from handgrad.functions.objective import Objective
-from handgrad.solvers.protocol import Solver, State, copy_entries
+from handgrad.solvers.protocol import Progress, Solver, State, copy_entries
 from handgrad.training.processes import cores
 
 log = logging.getLogger(__name__)
@@ -47,7 +47,7 @@ class Part:
         self.objective = replace(objective, l2=objective.l2[rows])
         self.state = solver.init(whole.weight.detach()[rows].clone(), whole.bias.detach()[rows].clone())
         self.active = torch.empty(0)
-        self.losses: Tensor | None = None
+        self.progress: Progress | None = None
 
     def fetch(self, whole: State, active: Tensor) -> None:
         """Takes over the whole path's state."""
@@ -57,18 +57,18 @@ class Part:
     def train(self, block: Block) -> None:
         """Makes the updates of ``block``, also in the midst of an evaluation, where Lightning records no gradients."""
         with torch.inference_mode(False):
-            self.losses = self.solver.step(self.objective, self.state, block, self.active)
+            self.progress = self.solver.step(self.objective, self.state, block, self.active)
 
     def is_valid(self, active: Tensor) -> bool:
         """Returns whether updates were made, of the entries that have not stopped by now."""
-        return self.losses is not None and torch.equal(self.active, active[self.rows])
+        return self.progress is not None and torch.equal(self.active, active[self.rows])
 
-    def hand_over(self, whole: State) -> Tensor:
-        """Gives the whole path its state; returns the losses, ``(B, L)``."""
-        assert self.losses is not None
+    def hand_over(self, whole: State) -> Progress:
+        """Gives the whole path its state; returns what was done."""
+        assert self.progress is not None
         copy_entries(self.state, slice(None), whole, self.rows)
-        losses, self.losses = self.losses, None
-        return losses
+        progress, self.progress = self.progress, None
+        return progress
 
 
 class Pipeline:
@@ -103,6 +103,11 @@ class Pipeline:
         self.seconds = 0.0  # from the first update to the latest check, in earlier processes too
         self.began: float | None = None
 
+    @property
+    def one_at_a_time(self) -> bool:
+        """Whether blocks are the whole training set, each for one entry of the path."""
+        return self.solver.one_at_a_time
+
     def __enter__(self) -> "Pipeline":
         self.torchs_threads = torch.get_num_threads()
         torch.set_num_threads(1)
@@ -124,17 +129,18 @@ class Pipeline:
             weight, bias: ``(L, K, D)`` and ``(L, K)``: where training begins, and what it changes.
             active: ``(L,)``, 1 while an entry trains, set to 0 by whoever stops it.
         """
-        self.objective, self.active = objective, active
+        self.objective, self.active = replace(objective, run=self.run), active
         self.whole = self.solver.init(weight, bias)
         for name, tensor in self.memory.items():
             self.whole.tensors()[name].copy_(tensor)
-        if self.side_by_side and self.total is None:
+        if self.side_by_side and self.total is None and not self.solver.one_at_a_time:
             paths, outputs = bias.shape
             size = math.ceil(paths / math.ceil(paths * outputs / OUTPUTS_OF_A_PART))
             rows = [slice(first, first + size) for first in range(0, paths, size)]
             self.parts = [Part(self.solver, objective, self.whole, part) for part in rows]
         ahead = ", the next block's updates meanwhile" if self.parts and self.pool else ""
-        log.info("Threads: %d for an evaluation%s; 1 for an update", self.threads, ahead)
+        of_update = self.threads if self.solver.one_at_a_time else 1
+        log.info("Threads: %d for an evaluation%s; %d for an update", self.threads, ahead, of_update)
 
     def finish(self) -> None:
         """Ends the training."""
@@ -144,8 +150,12 @@ class Pipeline:
         """Returns ``(L,)``, true for the entries at which the solver has nothing more to do."""
         return self.solver.done(self.whole)
 
-    def train(self, block: Block) -> Tensor:
-        """Makes the updates of ``block``, or takes over those made ahead; returns the losses before each, (B, L)."""
+    def report(self) -> dict[str, Tensor]:
+        """Returns what the solver knows of each entry, by the names of the results, each (L,)."""
+        return self.solver.report(self.whole)
+
+    def train(self, block: Block) -> Progress:
+        """Makes the updates of ``block``, or takes over those made ahead."""
         if self.began is None:
             self.began = time.monotonic() - self.seconds
         if not self.parts:
@@ -154,10 +164,11 @@ class Pipeline:
         for part in to_be_made:
             part.fetch(self.whole, self.active)
         self.run([partial(part.train, block) for part in to_be_made])
-        losses = torch.cat([part.hand_over(self.whole) for part in self.parts], 1)
+        done = [part.hand_over(self.whole) for part in self.parts]
         following = block.following()
         self.ahead = [partial(part.train, following) for part in self.parts] if following and self.pool else []
-        return losses
+        curves = {name: torch.cat([part.curves[name] for part in done], 1) for name in done[0].curves}
+        return Progress(curves, torch.cat([part.made for part in done]), torch.cat([part.moved for part in done]))
 
     def sums(self, outputs: int, *tasks: tuple[Callable[[Tensor, Tensor], Tensor], Samples]) -> list[Tensor]:
         """Returns, for each ``function, (input, target)``, the sum of what the function gives for parts of the set.
@@ -167,8 +178,11 @@ class Pipeline:
         """
         rows = max(LOGITS_AT_ONCE // outputs, LEAST_SAMPLES)
         parts = [
-            [partial(function, *part) for part in zip(input.split(rows), target.split(rows), strict=True)]
-            for function, (input, target) in tasks
+            [
+                partial(on_rows, function, samples, slice(first, first + rows))
+                for first in range(0, len(samples[1]), rows)
+            ]
+            for function, samples in tasks
         ]
         meanwhile, self.ahead = self.ahead, []
         results = iter(self.run([*meanwhile, *chain(*parts)])[len(meanwhile) :])
@@ -205,6 +219,12 @@ class Pipeline:
         for name, now in here().items():
             if state[name] != now:
                 log.warning("%s was %s when the run began, is %s now: bits may differ", name, state[name], now)
+
+
+def on_rows(function: Callable[[Tensor, Tensor], Tensor], samples: Samples, rows: slice) -> Tensor:
+    """Returns what a function gives for some samples, which are read here and kept by nobody."""
+    input, target = samples
+    return function(input[rows], target[rows])
 
 
 def here() -> dict[str, str]:

@@ -1,0 +1,162 @@
+"""The objective of one classifier over a whole training set, in one matrix of parameters, on centred features."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from handgrad.functions.objective import Objective
+
+FLAT = 1e-6  # share of the largest curvature below which a direction of the outputs counts as flat
+
+
+@dataclass(frozen=True, eq=False)
+class Point:
+    """Parameters, and what one pass over the data found there.
+
+    Attributes:
+        parameters: T = [W, c], (K, D + 1), float64.
+        loss: C.
+        gradient: of C, (K, D + 1).
+        coupling: A, how the gradient for the bias changes with the bias, (K, K); None: not asked for.
+    """
+
+    parameters: Tensor
+    loss: float
+    gradient: Tensor
+    coupling: Tensor | None = None
+
+    def with_bias_step(self) -> Tensor:
+        """Returns parameters whose bias went by a step of Newton's; softmax's biases go on adding up to the same."""
+        assert self.coupling is not None
+        a, U = torch.linalg.eigh(self.coupling)
+        step = U.t() @ self.gradient[:, -1] / a
+        parameters = self.parameters.clone()
+        parameters[:, -1] -= U @ torch.where(a > FLAT * a[-1], step, 0.0)
+        return parameters
+
+
+class CentredProblem:
+    """What is minimized, for any l2: ``J(T) = C(T) + l2/2 |T * penalized|^2`` with T = [W, c], (K, D + 1).
+
+    A free bias takes up any shift of the features: ``z = W x + b = W (x - m) + c`` with ``c = b + W m``. Around the
+    mean m the bias and the weights hardly bend one another's gradient, so that both converge. The features themselves
+    are not touched: ``dC/dW`` is that of W at b, less ``dC/db m'``. A penalized bias is one more weight, and m is 0.
+
+    Args:
+        objective: its l2 is not used.
+        input: (N, D), of any dtype, a tensor or what reads rows as one; target: (N,); sample_weight: (N,) or None.
+        outputs: K.
+
+    Attributes:
+        mean: m, (D,).
+        penalized: (D + 1,), 1 where l2 counts a column.
+        passes: over the data so far.
+    """
+
+    def __init__(
+        self, objective: Objective, input: Any, target: Tensor, sample_weight: Tensor | None, outputs: int
+    ) -> None:
+        self.objective, self.input, self.target, self.sample_weight = objective, input, target, sample_weight
+        self.outputs, self.passes = outputs, 0
+        self.total: Callable[[Tensor], Tensor] = objective.total or (lambda tensor: tensor)
+        self.penalized = torch.ones(input.shape[1] + 1, dtype=torch.float64)
+        self.penalized[-1] = float(objective.penalize_bias)
+        self.weight = self.total(self.weights(slice(None)).sum()[None]).item()  # sum of the samples' weights
+        self.mean = torch.zeros(input.shape[1], dtype=torch.float64)
+        if not objective.penalize_bias:
+            self.mean = self.total(self._feature_sums()) / self.weight
+
+    def weights(self, index: Tensor | slice) -> Tensor:
+        """Returns the sample weights of these samples, in float64."""
+        if self.sample_weight is None:
+            return torch.ones(len(self.target[index]), dtype=torch.float64)
+        return self.sample_weight[index].double()
+
+    def _feature_sums(self, rows: int = 2048) -> Tensor:
+        sums = torch.zeros_like(self.mean)
+        for first in range(0, len(self.target), rows):
+            chunk = slice(first, first + rows)
+            sums += self.weights(chunk) @ self.input[chunk].double()
+        return sums
+
+    def start(self) -> Tensor:
+        """Returns W = 0 and the bias that alone fits best: the logarithms of the classes' shares (0 if penalized)."""
+        parameters = torch.zeros(self.outputs, len(self.mean) + 1, dtype=torch.float64)
+        if not self.objective.penalize_bias:
+            logs = self.class_shares().log()
+            parameters[:, -1] = logs - logs.mean() if self.outputs > 1 else logs[1] - logs[0]
+        return parameters
+
+    def class_shares(self) -> Tensor:
+        """Returns the weighted mean of y, by class."""
+        sums = torch.zeros(max(self.outputs, 2), dtype=torch.float64)
+        sums.index_add_(0, self.target, self.weights(slice(None)))
+        return self.total(sums) / self.weight
+
+    def at(
+        self,
+        parameters: Tensor,
+        dtype: torch.dtype = torch.float64,
+        spread: Tensor | None = None,
+        coupling: bool = False,
+    ) -> Point:
+        """Evaluates C and its gradient there: one pass, with products in ``dtype``.
+
+        Args:
+            spread: (N,), takes how much each sample bends the loss, as ``Objective.data_term`` has it.
+            coupling: whether to ask for it.
+        """
+        self.passes += 1
+        weight, bias = self.uncentred(parameters)
+        if dtype == torch.float32:
+            weight, bias = weight.float().double(), bias.float().double()
+            parameters = self.centred(weight, bias)
+        data = self.input, self.target, self.sample_weight
+        term = self.objective.data_term(weight[None], bias[None], *data, dtype=dtype, spread=spread, coupling=coupling)
+        dbias = term.dbias[0]
+        gradient = torch.cat((term.dweight[0] - torch.outer(dbias, self.mean), dbias[:, None]), 1)
+        return Point(
+            parameters, term.loss.item(), gradient, self.centre_outputs(term.coupling[0]) if coupling else None
+        )
+
+    def centre_outputs(self, A: Tensor) -> Tensor:
+        """Takes from a coupling what rounding left of how a shift of all softmax's outputs bends the loss: nothing."""
+        if len(A) > 1:
+            A = A - A.mean(0, keepdim=True)
+            A = A - A.mean(1, keepdim=True)
+        return A
+
+    def uncentred(self, parameters: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns W (K, D) and b (K,) on the features as they are."""
+        weight = parameters[:, :-1]
+        return weight, parameters[:, -1] - weight @ self.mean
+
+    def centred(self, weight: Tensor, bias: Tensor) -> Tensor:
+        """Returns T for W (K, D) and b (K,)."""
+        weight = weight.double()
+        return torch.cat((weight, (bias.double() + weight @ self.mean)[:, None]), 1)
+
+    def saved(self, parameters: Tensor) -> Tensor:
+        """Returns the parameters again after they were written down as W and b."""
+        return self.centred(*self.uncentred(parameters))
+
+    def value(self, point: Point, l2: float) -> float:
+        """Returns J."""
+        return point.loss + l2 / 2 * (point.parameters * self.penalized).square().sum().item()
+
+    def gradient(self, point: Point, l2: float) -> Tensor:
+        """Returns dJ/dT (45)."""
+        return point.gradient + l2 * self.penalized * point.parameters
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """Returns p for logits (n, K): the softmax over them, or the sigmoid of a single one."""
+        return torch.softmax(logits, 1) if self.outputs > 1 else torch.sigmoid(logits)
+
+    def rows(self, index: Tensor, dtype: torch.dtype = torch.float64) -> Tensor:
+        """Returns samples, centred and with a last column of ones: (n, D + 1)."""
+        x = torch.ones(len(index), len(self.mean) + 1, dtype=dtype)
+        torch.sub(self.input.index_select(0, index).to(dtype), self.mean.to(dtype), out=x[:, :-1])
+        return x

@@ -1,0 +1,122 @@
+"""How far parameters can be from the optimum at most: the duality gap, in closed form."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from handgrad.functions.objective import Objective
+from handgrad.solvers.centred import CentredProblem, Point
+
+ROUNDING = 1e-15  # of a mean of losses in float64: less than that is not known of any J
+BIAS_STEPS, SMALL_PART = 6, 0.01  # for a bias that is to be feasible, and the share of the bound that it may have
+
+
+@dataclass(frozen=True)
+class Certificate:
+    r"""A bound on ``J(T) - min J`` by weak duality, for a point that was evaluated in float64.
+
+    The loss of a sample is ``max_q q.z + H(q) - z[y]`` over distributions q, with the entropy H; its maximum is taken
+    at q = p. Hence, with ``G(q) = mean (q - y) x'`` on centred features, every choice of q_n with ``mean q = mean y``
+    (else a free bias would lead the minimum to minus infinity) gives a lower bound of all of J::
+
+        min J >= mean H(q) - |G(q)|^2 / (2 l2)
+
+    p itself is such a choice up to r = mean(p - y). Mixed with one distribution v for all samples, ``q = (1 - t) p + t
+    v``, it is one exactly, with ``t = max(r / mean p)`` and v the rest. The entropy is concave, so that of q is at
+    least 1 - t times that of p, and since the features are centred, ``G(q) = G - t M`` with M = mean p x'. With
+    ``C - mean H(p) = <G, W> + r.c`` all of it comes to terms that are small by themselves, where a primal minus a dual
+    value would cancel::
+
+        J - min J <= |G + l2 W|^2 / (2 l2) + r.c + t mean H(p) + (t^2 |M|^2 - 2 t <G, M>) / (2 l2)
+
+    ``ROUNDING`` is added for what sums in float64 leave open. With a penalized bias nothing has to be feasible, and the
+    first term is all, the bias among the weights.
+
+    Source: weak duality as in Yu, Huang and Lin, Dual coordinate descent methods for logistic regression and maximum
+    entropy models, Machine Learning 85 (2011); the treatment of the free bias is derived here and in docs/solver.md.
+
+    Attributes:
+        objective: J.
+        gap: the bound, relative to J; NaN where l2 = 0, which has none.
+        gradient_norm: of dJ/dT.
+    """
+
+    objective: float
+    gap: float
+    gradient_norm: float
+
+
+def certificate(problem: CentredProblem, point: Point, l2: float, class_sums: Tensor) -> Certificate:
+    """Returns the certificate of a point.
+
+    Args:
+        class_sums: mean y x' on centred features, (K, D).
+    """
+    objective, norm = problem.value(point, l2), problem.gradient(point, l2).norm().item()
+    if l2 == 0:
+        return Certificate(objective, float("nan"), norm)
+    bound = max(weight_part(problem, point, l2) + bias_part(problem, point, l2, class_sums), 0.0) + ROUNDING
+    return Certificate(objective, bound / objective, norm)
+
+
+def certified_weights(
+    objective: Objective,
+    weight: Tensor,
+    bias: Tensor,
+    input: Any,
+    target: Tensor,
+    sample_weight: Tensor | None = None,
+) -> list[Certificate]:
+    """Returns a certificate for each of L classifiers, wherever their weights are from.
+
+    The bias of weights that are not optimal is far from feasible. A few steps of Newton's lead to b*, the best one for
+    these weights, and J there has the bound: ``J(W, b) - min J <= J(W, b) - J(W, b*) + the bound at b*``.
+
+    Args:
+        weight, bias: (L, K, D) and (L, K); input (N, D), target (N,), sample_weight (N,) or None.
+    """
+    problem = CentredProblem(objective, input, target, sample_weight, bias.shape[1])
+    sums = -problem.at(problem.start()).gradient[:, :-1]
+    return [
+        certificate_at_best_bias(problem, problem.centred(*parameters), l2, sums)
+        for l2, *parameters in zip(objective.l2.tolist(), weight, bias, strict=True)
+    ]
+
+
+def certificate_at_best_bias(problem: CentredProblem, parameters: Tensor, l2: float, class_sums: Tensor) -> Certificate:
+    """Returns the certificate of parameters (K, D + 1) by way of the best bias for their weights."""
+    point = here = problem.at(parameters, coupling=True)
+    if l2 and not problem.objective.penalize_bias:
+        for _ in range(BIAS_STEPS):
+            weights = weight_part(problem, point, l2)
+            if bias_part(problem, point, l2, class_sums) <= max(SMALL_PART * weights, 1e-12 * point.loss):
+                break
+            further = problem.at(point.with_bias_step(), coupling=True)
+            if not further.loss < point.loss:
+                break
+            point = further
+    found, proof = certificate(problem, here, l2, class_sums), certificate(problem, point, l2, class_sums)
+    gap = proof.gap * proof.objective + found.objective - proof.objective
+    return replace(found, gap=min(gap / found.objective, found.gap) if l2 else found.gap)
+
+
+def weight_part(problem: CentredProblem, point: Point, l2: float) -> float:
+    """Returns ``|G + l2 W|^2 / (2 l2)``, with the bias among the weights where it is penalized."""
+    return (problem.gradient(point, l2) * problem.penalized).square().sum().item() / (2 * l2)
+
+
+def bias_part(problem: CentredProblem, point: Point, l2: float, class_sums: Tensor) -> float:
+    """Returns what of the bound is due to r, the gradient for a free bias."""
+    if problem.objective.penalize_bias:
+        return 0.0
+    weight, c = point.parameters[:, :-1], point.parameters[:, -1]
+    G, r = point.gradient[:, :-1], point.gradient[:, -1]
+    mean_p = problem.class_shares()[-len(r) :] + r
+    t = (r / mean_p if len(r) > 1 else torch.maximum(r / mean_p, -r / (1 - mean_p))).max().clamp_min(0).item()
+    if not t < 1:
+        return float("inf")
+    M = G + class_sums
+    entropy = point.loss - (G * weight).sum().item() - (r @ c).item()
+    return (r @ c).item() + t * entropy + (t**2 * M.square().sum().item() - 2 * t * (G * M).sum().item()) / (2 * l2)

@@ -1,0 +1,280 @@
+"""The exact solver: one l2 value after another, the largest first, each to a certified optimum."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from handgrad.functions.objective import Objective
+from handgrad.solvers.centred import CentredProblem, Point
+from handgrad.solvers.certificate import Certificate, bias_part, certificate, weight_part
+from handgrad.solvers.line_search import Found, search
+from handgrad.solvers.newton import NewtonMetric
+from handgrad.solvers.protocol import Block, Progress
+from handgrad.solvers.quasi_newton import QuasiNewtonMetric
+
+ENOUGH = 0.5  # of the tolerance: where an entry's own numbers, which are no proof, call for the certificate
+REFUSALS, BIAS_STEPS = 8, 3  # certificates that are asked for, and steps of the bias for each
+LEAST_RISE = 0.05  # of the gradient along a step, relative to its slope; else L-BFGS does not remember it
+CLOSE = 30.0  # times the tolerance: the last iterations, of which one may be followed by a step of the bias
+PATIENCE = 25  # iterations in float32 without a gap that is smaller by a third; then rounding is what is left
+NOISE = {torch.float32: 3e-8, torch.float64: 1e-15}
+NUMBERS = ("objective", "gap", "gradient_norm", "iterations", "passes")
+
+
+@dataclass
+class ExactState:
+    """The parameters of the path, in float64, and what the entries solved so far leave to the next one.
+
+    Attributes:
+        numbers: (L, 5), ``NUMBERS`` of each solved entry; NaN before.
+        memory: of the metric, by name; tensors of a fixed shape.
+    """
+
+    weight: Tensor
+    bias: Tensor
+    numbers: Tensor
+    memory: dict[str, Tensor]
+    problem: CentredProblem | None = None
+    metric: NewtonMetric | QuasiNewtonMetric | None = None
+    point: Point | None = None  # the latest solution
+    sums: Tensor = field(default_factory=lambda: torch.empty(0))
+
+    def tensors(self) -> dict[str, Tensor]:
+        named = {"weight": self.weight, "bias": self.bias, "numbers": self.numbers}
+        return named | {f"memory.{name}": tensor for name, tensor in self.memory.items()}
+
+    @property
+    def solved(self) -> Tensor:
+        return ~self.numbers[:, NUMBERS.index("iterations")].isnan()
+
+
+@dataclass(frozen=True)
+class Exact:
+    """Solves each entry of a path to a duality gap of ``tolerance``, relative to its objective.
+
+    A step solves one entry, the one with the largest l2 that is left: solutions change slowly along the path, and the
+    last three, extrapolated, are where the next one begins. Small problems by Newton's method in float64; large ones by
+    L-BFGS with products in float32 while these suffice, then in float64. docs/solver.md has the algorithm.
+
+    Args:
+        tolerance: of the relative gap; its bound decides, see ``Certificate``.
+        max_iterations: of an entry.
+        products: dtype of the first products.
+    """
+
+    tolerance: float
+    max_iterations: int
+    products: torch.dtype = torch.float32
+
+    one_at_a_time = True
+
+    def init(self, weight: Tensor, bias: Tensor) -> ExactState:
+        entries, outputs, features = weight.shape
+        numbers = torch.full((entries, len(NUMBERS)), torch.nan, dtype=torch.float64)
+        return ExactState(weight, bias, numbers, QuasiNewtonMetric.empty_memory(outputs, features))
+
+    @torch.no_grad()
+    def step(self, objective: Objective, state: ExactState, block: Block, active: Tensor) -> Progress:
+        """Solves the next entry; ``block`` is the whole training set, as one mini-batch."""
+        if state.problem is None:
+            self.prepare(objective, state, block)
+        left = (~state.solved & (active > 0)).nonzero().flatten().tolist()
+        entry = max(left, key=lambda i: objective.l2[i].item())
+        run = EntryRun(self, state, objective.l2[entry].item(), self.past(objective, state))
+        point, found = run.solve()
+        state.point = point
+        weight, bias = run.problem.uncentred(point.parameters)
+        state.weight[entry], state.bias[entry] = weight, bias
+        run.metric.save(state.memory)
+        values = [found.objective, found.gap, found.gradient_norm, run.iterations, run.passes]
+        state.numbers[entry] = torch.tensor(values, dtype=torch.float64)
+        moved = torch.zeros(len(state.numbers), dtype=torch.bool)
+        moved[entry] = True
+        curves = {name: spread_out(values, entry, len(moved)) for name, values in run.curves.items()}
+        return Progress(curves, moved * run.iterations, moved)
+
+    def prepare(self, objective: Objective, state: ExactState, block: Block) -> None:
+        """Looks at the data: its mean, what the certificate needs, and whether it is small."""
+        ((input, target, sample_weight),) = block
+        state.problem = problem = CentredProblem(objective, input, target, sample_weight, state.bias.shape[1])
+        small = NewtonMetric.suits(int(problem.total(torch.tensor([len(target)])).item()), *state.weight.shape[:0:-1])
+        state.metric = NewtonMetric(problem) if small else QuasiNewtonMetric(problem)
+        state.metric.load(state.memory)
+        state.point = problem.at(problem.start(), coupling=True)
+        state.sums = -state.point.gradient[:, :-1]  # there p is the same for all samples, and the features are centred
+        if past := self.past(objective, state):
+            state.point = problem.at(past[-1][1], coupling=True)
+
+    def past(self, objective: Objective, state: ExactState) -> list[tuple[float, Tensor]]:
+        """Returns the last three solutions with their l2, the latest last."""
+        assert state.problem is not None
+        solved = sorted(state.solved.nonzero().flatten().tolist(), key=lambda i: -objective.l2[i].item())[-3:]
+        return [(objective.l2[i].item(), state.problem.centred(state.weight[i], state.bias[i])) for i in solved]
+
+    def done(self, state: ExactState) -> Tensor:
+        return state.solved
+
+    def report(self, state: ExactState) -> dict[str, Tensor]:
+        """Returns what is known of each entry, by the names of the results, each (L,)."""
+        found = dict(zip(NUMBERS, state.numbers.unbind(1), strict=True))
+        found |= {name: found[name].nan_to_num(0).long() for name in ("iterations", "passes")}
+        return found | {"converged": found["gap"] <= self.tolerance}
+
+
+class EntryRun:
+    """One entry, from the solutions before it to its own.
+
+    Args:
+        past: the latest solutions with their l2, the last of which ``state.point`` evaluates.
+
+    Attributes:
+        iterations: so far; passes: over the data.
+        curves: ``objective`` and ``gap`` before each iteration and at the end; before the end the gap is
+            that of the weights alone, from products in the present precision.
+    """
+
+    def __init__(self, solver: Exact, state: ExactState, l2: float, past: Sequence[tuple[float, Tensor]]) -> None:
+        assert state.problem is not None
+        assert state.metric is not None
+        self.problem, self.metric, self.sums = state.problem, state.metric, state.sums
+        self.tolerance, self.max_iterations = solver.tolerance, solver.max_iterations
+        self.state, self.l2, self.past = state, l2, past
+        self.iterations, self.first_pass = 0, self.problem.passes
+        self.curves: dict[str, list[float]] = {"objective": [], "gap": []}
+        self.dtype = torch.float64 if isinstance(self.metric, NewtonMetric) else solver.products
+        self.enough, self.refusals = ENOUGH * self.tolerance, 0
+        self.least, self.least_at = math.inf, 0
+        self.spread = torch.zeros(len(self.problem.target))
+
+    @property
+    def passes(self) -> int:
+        return self.problem.passes - self.first_pass
+
+    @property
+    def may_go_on(self) -> bool:
+        return self.iterations < self.max_iterations and self.refusals < REFUSALS
+
+    def solve(self) -> tuple[Point, Certificate]:
+        """Returns the point where the entry ends, evaluated in float64, and its certificate."""
+        self.metric.begin(self.l2)
+        point = self.start()
+        while True:
+            gradient = self.problem.gradient(point, self.l2)
+            self.metric.refresh(point, self.l2, self.iterations, self.spread)
+            direction = self.metric.direction(gradient, self.l2)
+            gap = self.observe(point, gradient, direction)
+            if gap > self.enough and self.may_go_on and not self.stalls(gap):
+                found = self.search(Found(point, gradient, 0.0), direction, gap)
+                if found is not None:
+                    self.learn(Found(point, gradient, 0.0), direction, found)
+                    point = found.point
+                    continue
+            point, proof = self.certified(point)
+            proven = proof.gap <= self.tolerance or (self.l2 == 0 and self.dtype == torch.float64)
+            if proven or not self.may_go_on:
+                self.note(proof.objective, proof.gap)
+                return point, proof
+            self.be_stricter(gap)
+
+    def start(self) -> Point:
+        """Returns the last solution, or the extrapolated one where J is lower there."""
+        point, gram = self.state.point, self.metric.wants_gram(0, self.l2)
+        assert point is not None
+        if self.l2 and len(self.past) > 1:
+            candidate = self.at(extrapolated(self.past, self.l2), gram, coupling=True)
+            better = self.problem.value(candidate, self.l2) < self.problem.value(point, self.l2)
+            return candidate if better else point
+        return self.at(point.parameters, gram, coupling=True) if gram else point
+
+    def at(self, parameters: Tensor, gram: bool, coupling: bool) -> Point:
+        return self.problem.at(parameters, self.dtype, self.spread if gram else None, coupling)
+
+    def observe(self, point: Point, gradient: Tensor, direction: Tensor) -> float:
+        """Notes where the entry is; returns an estimate of the gap, without penalty that of a quadratic J."""
+        J = self.problem.value(point, self.l2)
+        if self.l2:
+            gap = weight_part(self.problem, point, self.l2) / J
+        else:
+            gap = (gradient * direction).sum().item() / 2 / max(J, 1e-300)
+        self.note(J, gap)
+        if gap < self.least / 1.5:
+            self.least, self.least_at = gap, self.iterations
+        return gap
+
+    def note(self, objective: float, gap: float) -> None:
+        """Writes both down for the present iteration; what comes last counts."""
+        for name, value in (("objective", objective), ("gap", gap)):
+            self.curves[name][self.iterations :] = [value]
+
+    def stalls(self, gap: float) -> bool:
+        """Tells whether the gap has not fallen for long."""
+        return self.dtype == torch.float32 and self.iterations - self.least_at > PATIENCE
+
+    def search(self, here: Found, direction: Tensor, gap: float) -> Found | None:
+        following = self.iterations + 1
+        gram = self.metric.wants_gram(following, self.l2)
+        coupling = gram or gap <= CLOSE * self.tolerance
+
+        def evaluate(parameters: Tensor) -> Point:
+            return self.at(parameters, gram, coupling)
+
+        found = search(self.problem, self.l2, here, direction, NOISE[self.dtype], evaluate)
+        self.iterations += 1
+        return found
+
+    def learn(self, before: Found, direction: Tensor, after: Found) -> None:
+        """Gives the metric a step that was taken, with whether J's gradient rose enough along it."""
+        step = after.point.parameters - before.point.parameters
+        change = after.gradient - before.gradient
+        least = LEAST_RISE * after.size * (before.gradient * direction).sum().abs().item()
+        self.metric.learn(step, change, curved=(step * change).sum().item() > least)
+
+    def certified(self, point: Point) -> tuple[Point, Certificate]:
+        """Returns the point that is saved, evaluated in float64, and its certificate.
+
+        Where a free bias is what keeps the gap open it makes steps of Newton's, which hardly move the rest.
+        """
+        parameters = point.parameters
+        if self.bias_gap(point) > self.enough / 5:
+            if self.bias_gap(point) > self.tolerance**0.5 or point.coupling is None:
+                point = self.at(parameters if point.coupling is None else point.with_bias_step(), False, coupling=True)
+            parameters = point.with_bias_step()
+        for _ in range(BIAS_STEPS):
+            point = self.problem.at(self.problem.saved(parameters), coupling=True)
+            proof = certificate(self.problem, point, self.l2, self.sums)
+            if not proof.gap > self.tolerance or self.bias_gap(point) < proof.gap / 5:
+                break
+            parameters = point.with_bias_step()
+        return point, proof
+
+    def bias_gap(self, point: Point) -> float:
+        if self.l2 == 0:
+            return 0.0
+        return bias_part(self.problem, point, self.l2, self.sums) / self.problem.value(point, self.l2)
+
+    def be_stricter(self, gap: float) -> None:
+        """Asks for more before the next certificate, and from the second refusal on for products in float64."""
+        self.refusals += 1
+        self.enough /= 2
+        if self.dtype == torch.float32 and (self.refusals > 1 or gap > self.enough):
+            self.dtype = torch.float64
+            self.enough = ENOUGH * self.tolerance
+
+
+def extrapolated(past: Sequence[tuple[float, Tensor]], l2: float) -> Tensor:
+    """Returns, at ``l2``, the polynomial in log l2 through solutions (K, D + 1) at other values."""
+    x = [math.log(value) for value, _ in past]
+    found = torch.zeros_like(past[0][1])
+    for a, (_, solution) in zip(x, past, strict=True):
+        found += math.prod((math.log(l2) - b) / (a - b) for b in x if b != a) * solution
+    return found
+
+
+def spread_out(values: Sequence[float], entry: int, entries: int) -> Tensor:
+    """Returns the values of one entry as (B, L), NaN for the others."""
+    column = torch.full((len(values), entries), torch.nan, dtype=torch.float64)
+    column[:, entry] = torch.tensor(values, dtype=torch.float64)
+    return column

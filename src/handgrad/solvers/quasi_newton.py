@@ -1,0 +1,97 @@
+"""L-BFGS with a Kronecker preconditioner, for large problems."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from handgrad.solvers.centred import CentredProblem, Point
+from handgrad.solvers.kronecker import KroneckerPreconditioner, feature_gram
+from handgrad.solvers.pairs import Pairs
+
+REFRESH, FALL = (8, 24), 10.0  # iterations, and a fall of l2, after which the Gram matrix is made anew
+WELL = 1e-6  # of the features' variance: above it float32 is enough for a Gram matrix that l2 is added to
+ROWS, PAIRS, MEMORY = 4096, 60, 2**25  # of a Gram matrix, twice that where it takes long; pairs, and their numbers
+
+
+class QuasiNewtonMetric:
+    """Steps by what the latest steps showed of the Hessian, on top of its Kronecker approximation."""
+
+    def __init__(self, problem: CentredProblem) -> None:
+        self.problem = problem
+        self.pairs = Pairs(most_pairs(problem.outputs, len(problem.mean)), problem.penalized.repeat(problem.outputs))
+        self.gram_at, self.draws = math.inf, 0
+        self.eigen: tuple[Tensor, Tensor] | None = None
+
+    @staticmethod
+    def empty_memory(outputs: int, features: int) -> dict[str, Tensor]:
+        """Returns what ``save`` writes to."""
+        pairs = torch.zeros(most_pairs(outputs, features), outputs * (features + 1), dtype=torch.float64)
+        basis = torch.zeros(features + 1, features + 1, dtype=torch.float64)
+        return {
+            "steps": pairs,
+            "changes": pairs.clone(),
+            "eigenvalues": basis[0].clone(),
+            "eigenvectors": basis,
+            "counts": torch.tensor([0, 0, 0, math.inf], dtype=torch.float64),  # pairs, their l2; draws, l2 of the last
+        }
+
+    def save(self, memory: dict[str, Tensor]) -> None:
+        """Writes down what the next entry begins with."""
+        count = len(self.pairs.S)
+        memory["steps"][:count], memory["changes"][:count] = self.pairs.S, self.pairs.Y
+        counts = [count, self.pairs.l2, self.draws, self.gram_at]
+        memory["counts"].copy_(torch.tensor(counts, dtype=torch.float64))
+        if self.eigen:
+            size = len(self.eigen[0])
+            memory["eigenvalues"][:size], memory["eigenvectors"][:size, :size] = self.eigen
+
+    def load(self, memory: dict[str, Tensor]) -> None:
+        """Takes up what ``save`` wrote."""
+        count, l2, draws, self.gram_at = memory["counts"].tolist()
+        self.draws = int(draws)
+        self.pairs.load(memory["steps"][: int(count)], memory["changes"][: int(count)], l2)
+        if self.draws:
+            size = len(self.problem.mean) + int(self.problem.objective.penalize_bias)
+            self.eigen = memory["eigenvalues"][:size].clone(), memory["eigenvectors"][:size, :size].clone()
+
+    def begin(self, l2: float) -> None:
+        """Takes up an l2."""
+        self.pairs.begin(l2)
+
+    def wants_gram(self, iteration: int, l2: float) -> bool:
+        """Tells whether ``refresh`` will ask for the samples' spread at this iteration."""
+        return iteration in REFRESH or (iteration == 0 and l2 * FALL <= self.gram_at)
+
+    def refresh(self, point: Point, l2: float, iteration: int, spread: Tensor) -> None:
+        """Makes the preconditioner anew, where it is time."""
+        if self.wants_gram(iteration, l2):
+            rows = 2 * ROWS if iteration else ROWS
+            well = self.eigen is not None and self.eigen[0].sum() * WELL < l2
+            dtype = torch.float32 if well else torch.float64
+            self.eigen = torch.linalg.eigh(feature_gram(self.problem, spread, rows, self.draws, dtype))
+            self.draws, self.gram_at = self.draws + 1, l2
+        if iteration in (0, *REFRESH):
+            assert self.eigen is not None
+            assert point.coupling is not None
+            free = not self.problem.objective.penalize_bias
+            self.precondition = KroneckerPreconditioner(point.coupling, *self.eigen, free)
+
+    def direction(self, gradient: Tensor, l2: float) -> Tensor:
+        """Returns the step for a gradient, both (K, D + 1)."""
+
+        def precondition(flat: Tensor) -> Tensor:
+            return self.precondition(flat.view_as(gradient), l2).flatten()
+
+        step = self.pairs.direction(gradient.flatten(), precondition).view_as(gradient)
+        return step - step.mean(0) if len(step) > 1 else step  # all outputs shifted alike are the same classifier
+
+    def learn(self, step: Tensor, change: Tensor, curved: bool) -> None:
+        """Remembers a step and the change of J's gradient along it, where it rose enough."""
+        if curved:
+            self.pairs.add(step.flatten(), change.flatten())
+
+
+def most_pairs(outputs: int, features: int) -> int:
+    """Returns how many pairs are kept: as many as memory allows."""
+    return min(PAIRS, max(8, MEMORY // (2 * outputs * (features + 1))))

@@ -1,0 +1,62 @@
+"""The bound holds at any weights, is tight at the optimum, and is what the formulas of the dual say."""
+
+import pytest
+import torch
+
+from handgrad.solvers.centred import CentredProblem
+from handgrad.solvers.certificate import certificate, certified_weights
+from handgrad.solvers.exact import Exact
+from tests.solvers.optima import drawn, lowest, plain_one
+
+SEEDS = range(24)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("size", [0.0, 1e-3, 1.0])
+def test_weights_from_anywhere_are_no_further_from_the_optimum_than_it_says(seed, size):
+    problem = drawn(seed)
+    state = problem.solved(Exact(1e-10, 1000))
+    generator = torch.Generator().manual_seed(seed)
+    weight, bias = (
+        tensor + size * (tensor.abs().mean() + 1e-3) * torch.randn(tensor.shape, generator=generator).double()
+        for tensor in (state.weight, state.bias)
+    )
+    (proof,) = certified_weights(problem.objective(), weight, bias, problem.x, problem.y, problem.sample_weight)
+    parameters = torch.cat((weight[0], bias[0][:, None]), 1)
+    J = problem.value(parameters).item()
+    best = lowest(problem, torch.cat((state.weight[0], state.bias[0][:, None]), 1))
+    assert proof.objective == pytest.approx(J, rel=1e-10, abs=1e-12)
+    assert proof.gap >= (J - best) / J - 1e-12
+    if size == 0:
+        assert proof.gap * J <= 1e-9 * J + 1e-14
+
+
+def test_it_is_the_duality_gap():
+    """Primal minus dual, with the dual's entropies added up sample by sample."""
+    problem = plain_one(outputs=3)
+    centred = CentredProblem(problem.objective(), problem.x, problem.y, None, 3)
+    start = centred.at(centred.start())
+    generator = torch.Generator().manual_seed(0)
+    parameters = centred.start()
+    parameters[:, :-1] = torch.randn(parameters[:, :-1].shape, generator=generator) / centred.rows(
+        torch.arange(len(problem.y))
+    )[:, :-1].std(0).clamp_min(1e-3)
+    point = centred.at(parameters, coupling=True)
+    for _ in range(30):
+        point = centred.at(point.with_bias_step(), coupling=True)
+    assert point.gradient[:, -1].abs().max() < 1e-13, "the test wants a bias that is feasible"
+    x = centred.rows(torch.arange(len(problem.y)))
+    p = torch.softmax(x @ point.parameters.t(), 1)
+    y = torch.eye(3, dtype=torch.float64)[problem.y]
+    entropy = -torch.xlogy(p, p).sum(1).mean()
+    dual = entropy - ((p - y).t() @ x[:, :-1] / len(y)).square().sum() / (2 * problem.l2)
+    proof = certificate(centred, point, problem.l2, -start.gradient[:, :-1])
+    assert proof.gap * proof.objective == pytest.approx(proof.objective - dual.item(), rel=1e-6)
+
+
+def test_without_penalty_there_is_none():
+    problem = drawn(4)._replace(l2=0.0)
+    weight = torch.zeros(1, problem.outputs, problem.x.shape[1], dtype=torch.float64)
+    (proof,) = certified_weights(problem.objective(), weight, weight[:, :, 0], problem.x, problem.y)
+    assert proof.gap != proof.gap
+    assert proof.gradient_norm > 0

@@ -1,0 +1,209 @@
+"""The exact solver: each optimum is proven, whatever the problem, the order of the path and where it was stopped."""
+
+import io
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from sklearn import datasets
+from sklearn.linear_model import LogisticRegression
+
+from handgrad.solvers.exact import NUMBERS, EntryRun, Exact, extrapolated
+from handgrad.solvers.newton import NewtonMetric
+from handgrad.solvers.quasi_newton import QuasiNewtonMetric
+from tests.solvers.optima import Optimum, begun, check_bound, drawn, numbers
+from tests.solvers.problems import Batches
+
+SOLVER = Exact(tolerance=1e-6, max_iterations=1000)
+PATH = [1.0, 0.1, 0.01, 1e-3, 1e-4]
+
+
+@pytest.fixture
+def large(monkeypatch):
+    """Makes every problem count as large."""
+    monkeypatch.setattr(NewtonMetric, "suits", staticmethod(lambda *shape: False))
+
+
+def bundled(name: str, standardized: bool = False) -> Optimum:
+    data = getattr(datasets, f"load_{name}")()
+    x, y = torch.from_numpy(data.data).double(), torch.from_numpy(data.target).long()
+    if standardized:
+        x = (x - x.mean(0)) / x.std(0).clamp_min(1e-12)
+    return Optimum(x, y, None, 0.01, False, int(y.max()) + 1)
+
+
+@pytest.mark.parametrize("seed", range(50))
+def test_the_gap_is_never_below_the_true_one(seed):
+    check_bound(drawn(seed), SOLVER)
+
+
+@pytest.mark.parametrize("name", ["wine", "breast_cancer", "digits"])
+@pytest.mark.parametrize("method", ["newton", "quasi-newton"])
+def test_real_data_end_where_scikit_learn_does(name, method, request):
+    if method == "quasi-newton":
+        request.getfixturevalue("large")
+    problem = bundled(name, standardized=True)
+    state = problem.solved(SOLVER, PATH)
+    assert isinstance(state.metric, NewtonMetric if method == "newton" else QuasiNewtonMetric)
+    assert (state.numbers[:, NUMBERS.index("gap")] <= 1e-6).all()
+    for entry, l2 in enumerate(PATH[:3]):
+        C = (2 if problem.outputs == 2 else 1) / (l2 * len(problem.y))
+        theirs = LogisticRegression(C=C, tol=1e-10, max_iter=10_000).fit(problem.x, problem.y)
+        logits = problem.x @ state.weight[entry].t() + state.bias[entry]
+        found, expected = torch.softmax(logits, 1), torch.from_numpy(theirs.predict_proba(problem.x))
+        assert (found - expected).abs().max() < 2e-3
+
+
+@pytest.mark.parametrize("name", ["wine", "breast_cancer"])
+def test_raw_features_of_any_scale_converge(name):
+    state = bundled(name).solved(SOLVER, [10.0**-i for i in range(-1, 7)])
+    assert (state.numbers[:, NUMBERS.index("gap")] <= 1e-6).all()
+
+
+def test_a_tolerance_that_float32_does_not_reach_is_reached(large):
+    problem = replace_l2(bundled("digits", standardized=True), 1e-3)
+    state = problem.solved(Exact(tolerance=1e-11, max_iterations=1000))
+    assert numbers(state)["gap"] <= 1e-11
+
+
+def replace_l2(problem: Optimum, l2: float) -> Optimum:
+    return problem._replace(l2=l2)
+
+
+@pytest.mark.parametrize("method", ["newton", "quasi-newton"])
+def test_entries_are_solved_from_the_largest_l2_down_and_stay_in_their_order(method, request):
+    if method == "quasi-newton":
+        request.getfixturevalue("large")
+    problem, order = bundled("wine", standardized=True), [3, 0, 4, 2, 1]
+    expected = problem.solved(SOLVER, PATH)
+    found = problem.solved(SOLVER, [PATH[i] for i in order])
+    assert torch.equal(found.weight, expected.weight[order])
+    assert torch.equal(found.numbers, expected.numbers[order])
+
+
+@pytest.mark.parametrize("method", ["newton", "quasi-newton"])
+def test_a_saved_state_goes_on_bit_for_bit(method, request):
+    if method == "quasi-newton":
+        request.getfixturevalue("large")
+    problem = bundled("digits", standardized=True)
+    objective, active = problem.objective(PATH), torch.ones(len(PATH))
+    whole = problem.solved(SOLVER, PATH)
+    for stop in (1, 3):
+        first = begun(SOLVER, objective, problem.outputs, problem.x.shape[1])
+        for _ in range(stop):
+            SOLVER.step(objective, first, problem.block(), active)
+        file = io.BytesIO()
+        torch.save(first.tensors(), file)
+        file.seek(0)
+        second = begun(SOLVER, objective, problem.outputs, problem.x.shape[1])
+        for name, tensor in torch.load(file, weights_only=True).items():
+            second.tensors()[name].copy_(tensor)
+        for _ in range(len(PATH) - stop):
+            SOLVER.step(objective, second, problem.block(), active)
+        for name, tensor in whole.tensors().items():
+            assert (
+                torch.equal(
+                    second.tensors()[name],
+                    tensor,
+                )
+                or tensor.isinf().any()
+            ), name
+
+
+def test_a_step_tells_of_one_entry(large):
+    problem = bundled("wine", standardized=True)
+    objective = problem.objective([0.01, 0.1])
+    state = begun(SOLVER, objective, 3, problem.x.shape[1])
+    progress = SOLVER.step(objective, state, problem.block(), torch.ones(2))
+    assert progress.moved.tolist() == [False, True]
+    assert progress.made[0] == 0
+    assert len(progress.curves["gap"]) == progress.made[1] + 1
+    objective_curve = progress.curves["objective"][:, 1]
+    assert (objective_curve.diff() <= 1e-6).all()
+    assert progress.curves["gap"][-1, 1] == numbers(state, 1)["gap"] <= 1e-6
+    assert SOLVER.done(state).tolist() == [False, True]
+    report = SOLVER.report(state)
+    assert report["converged"].tolist() == [False, True]
+    assert report["iterations"][1] == progress.made[1]
+
+
+def test_an_entry_that_was_stopped_is_passed_over():
+    problem = bundled("wine", standardized=True)
+    objective = problem.objective([1.0, 0.1])
+    state = begun(SOLVER, objective, 3, problem.x.shape[1])
+    SOLVER.step(objective, state, problem.block(), torch.tensor([0.0, 1.0]))
+    assert SOLVER.done(state).tolist() == [False, True]
+    assert not state.weight[0].any()
+
+
+def test_too_few_iterations_are_told(large):
+    state = replace_l2(bundled("digits"), 1e-5).solved(Exact(tolerance=1e-6, max_iterations=2))
+    assert numbers(state)["iterations"] == 2
+    assert numbers(state)["gap"] > 1e-6
+    assert not Exact(1e-6, 2).report(state)["converged"].any()
+
+
+def test_without_penalty_there_is_an_optimum_and_no_certificate():
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(200, 3, generator=generator, dtype=torch.float64)
+    y = torch.randint(3, (200,), generator=generator)
+    state = Optimum(x, y, None, 0.0, False, 3).solved(SOLVER)
+    found = numbers(state)
+    assert math.isnan(found["gap"])
+    assert found["gradient_norm"] < 1e-4
+    assert not SOLVER.report(state)["converged"].any()
+
+
+def test_on_separable_data_without_penalty_it_ends():
+    x = torch.tensor([[-1.0], [-2.0], [1.0], [2.0]], dtype=torch.float64)
+    state = Optimum(x, torch.tensor([0, 0, 1, 1]), None, 0.0, False, 1).solved(Exact(1e-6, 50))
+    assert numbers(state)["objective"] < 1e-6
+
+
+def test_weights_count_like_rows_that_repeat():
+    problem = bundled("wine", standardized=True)
+    count = torch.arange(len(problem.y)) % 3
+    weighted = problem._replace(sample_weight=count.double()).solved(SOLVER, PATH)
+    x, y = problem.x.repeat_interleave(count, 0), problem.y.repeat_interleave(count)
+    repeated = problem._replace(x=x, y=y).solved(SOLVER, PATH)
+    torch.testing.assert_close(weighted.numbers[:, 0], repeated.numbers[:, 0], rtol=1e-6, atol=0)
+
+
+def test_two_processes_find_what_one_does(large):
+    """Both see the sums of both: here the second process's are those of the first, whose rows it has too."""
+    problem = bundled("digits", standardized=True)
+    alone = problem.solved(SOLVER, PATH[:3])
+    objective = replace(problem.objective(PATH[:3]), total=lambda tensor: tensor * 2)
+    state = begun(SOLVER, objective, problem.outputs, problem.x.shape[1])
+    for _ in PATH[:3]:
+        SOLVER.step(objective, state, problem.block(), torch.ones(3))
+    torch.testing.assert_close(state.numbers[:, 0], alone.numbers[:, 0], rtol=1e-6, atol=0)
+
+
+def test_extrapolation_is_exact_for_a_parabola():
+    def solution(l2: float) -> torch.Tensor:
+        t = math.log(l2)
+        return torch.tensor([[1 + 2 * t - 3 * t**2, t]], dtype=torch.float64)
+
+    past = [(l2, solution(l2)) for l2 in (1.0, 0.3, 0.1)]
+    torch.testing.assert_close(extrapolated(past, 0.02), solution(0.02))
+
+
+def test_the_last_certificate_is_no_looser_than_the_first():
+    """What is refused once asks for more, and then for products in float64."""
+    problem = bundled("digits", standardized=True)
+    run = object.__new__(EntryRun)
+    run.tolerance, run.refusals, run.enough, run.dtype = 1e-6, 0, 5e-7, torch.float32
+    run.be_stricter(gap=1e-7)
+    assert (run.enough, run.dtype) == (2.5e-7, torch.float32)
+    run.be_stricter(gap=1e-7)
+    assert run.dtype == torch.float64
+    assert problem.l2 == 0.01
+
+
+def test_batches_are_those_of_the_whole_set():
+    problem = bundled("wine")
+    ((input, target, weight),) = problem.block()
+    assert (input is problem.x, target is problem.y, weight) == (True, True, None)
+    assert isinstance(problem.block(), Batches)

@@ -1,0 +1,44 @@
+"""The preconditioner is the inverse of the Kronecker product that it is called after, and its Gram matrix is fair."""
+
+import torch
+
+from handgrad.solvers.centred import CentredProblem
+from handgrad.solvers.kronecker import KroneckerPreconditioner, feature_gram
+from tests.solvers.optima import plain_one
+
+K, D, L2 = 3, 4, 0.3
+
+
+def symmetric(size: int, seed: int) -> torch.Tensor:
+    root = torch.randn(size, size, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return root @ root.t()
+
+
+def test_it_divides_by_the_product_and_l2():
+    A, S = symmetric(K, 0), symmetric(D, 1)
+    gradient = torch.randn(K, D, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    found = KroneckerPreconditioner(A, *torch.linalg.eigh(S), free=False)(gradient, L2)
+    whole = torch.kron(A, S) + L2 * torch.eye(K * D, dtype=torch.float64)
+    torch.testing.assert_close(found.flatten(), torch.linalg.solve(whole, gradient.flatten()))
+
+
+def test_a_free_bias_has_no_penalty_and_flat_directions_are_left_alone():
+    A = symmetric(K, 0)
+    A = A - A.mean(0, keepdim=True)
+    A = A - A.mean(1, keepdim=True)  # as softmax's: a shift of all outputs bends nothing
+    gradient = torch.randn(K, D + 1, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    found = KroneckerPreconditioner(A, *torch.linalg.eigh(symmetric(D, 1)), free=True)(gradient, L2)
+    assert found.shape == (K, D + 1)
+    torch.testing.assert_close(found[:, -1], torch.linalg.pinv(A, rtol=1e-9) @ gradient[:, -1])
+
+
+def test_all_samples_give_the_gram_matrix_itself():
+    given = plain_one(outputs=3)
+    problem = CentredProblem(given.objective(), given.x, given.y, None, given.outputs)
+    x = problem.rows(torch.arange(len(given.y)))[:, :-1]
+    spread = torch.ones(len(given.y))
+    found = feature_gram(problem, spread, rows=10_000, seed=0)
+    torch.testing.assert_close(found, x.t() @ x / len(x))
+    spread[: len(spread) // 2] = 0  # what bends nothing is not drawn
+    half = x[len(x) // 2 :]
+    torch.testing.assert_close(feature_gram(problem, spread, rows=10_000, seed=0), half.t() @ half / len(half))

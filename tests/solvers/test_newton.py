@@ -1,0 +1,40 @@
+"""Newton's Hessian is that of the objective, and its step solves with it."""
+
+import pytest
+import torch
+
+from handgrad.solvers.centred import CentredProblem
+from handgrad.solvers.newton import LARGEST, NewtonMetric, factorized
+from tests.solvers.optima import drawn
+
+
+@pytest.mark.parametrize("seed", [0, 3, 4, 5, 8, 11, 20, 21])
+def test_the_hessian_is_the_derived_product_for_every_direction(seed):
+    given = drawn(seed)
+    problem = CentredProblem(given.objective(), given.x, given.y, given.sample_weight, given.outputs)
+    generator = torch.Generator().manual_seed(seed)
+    parameters = torch.randn(given.outputs, given.x.shape[1] + 1, generator=generator, dtype=torch.float64)
+    parameters = parameters / (1 + given.x.abs().mean())
+    H = NewtonMetric(problem).data_hessian(parameters) / problem.weight
+    direction = torch.randn(parameters.shape, generator=generator, dtype=torch.float64)
+    weight, bias = problem.uncentred(parameters)
+    v, c = problem.uncentred(direction)  # linear: a direction moves as parameters do
+    at = weight[None], bias[None], v[None], c[None]
+    Hv, Hc = problem.objective.hessian_vector_product(*at, given.x, given.sample_weight)
+    penalty = given.l2 * torch.cat((v, c[:, None] * given.penalize_bias), 1)
+    expected = torch.cat((Hv[0] - torch.outer(Hc[0] - penalty[:, -1], problem.mean), Hc[0][:, None]), 1) - penalty
+    found = (H @ direction.flatten()).view_as(expected)
+    scale = found.abs().max()
+    torch.testing.assert_close(found / scale, expected / scale, rtol=0, atol=1e-9)
+
+
+def test_a_singular_matrix_is_factorized_with_a_little_more():
+    ones = torch.ones(3, 3, dtype=torch.float64)
+    factor = factorized(ones)
+    assert (factor @ factor.t() - ones).abs().max() < 1e-9
+
+
+@pytest.mark.parametrize(("shape", "suits"), [((178, 13, 3), True), ((1797, 64, 10), True), ((50_000, 512, 10), False)])
+def test_it_suits_small_problems(shape, suits):
+    assert NewtonMetric.suits(*shape) is suits
+    assert not NewtonMetric.suits(10, LARGEST, 2)
