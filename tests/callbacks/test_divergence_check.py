@@ -63,10 +63,11 @@ def test_a_run_that_diverges_is_ended():
 # --- finite and yet diverged -----------------------------------------------------------------------------------------
 
 
-def ended(*blocks, val, active=(1, 1, 1), check=None) -> DivergenceCheck:
+def ended(*blocks, val, active=(1, 1, 1), check=None, best=(0.1, 0.1, 0.1), outputs=10) -> DivergenceCheck:
     """Lets the check see blocks of losses (B, 3) and the end of a training."""
     check, first = check or DivergenceCheck(), 0
     model = SimpleNamespace(**{**vars(MODEL), "metrics": {"loss/val": torch.tensor(val)}})
+    model.best_loss, model.bias = torch.tensor(best, dtype=torch.float64), torch.zeros(3, outputs)
     for block in blocks:
         check.on_train_batch_end(None, model, {"loss": torch.tensor(block)}, SimpleNamespace(first=first), 0)
         model.active, first = torch.tensor(active), first + len(block)
@@ -100,6 +101,64 @@ def test_a_resumed_run_knows_where_it_began(caplog):
     assert caplog.messages == [
         "loss/train ended above its start: 5 at l2=0 (2), 4 at l2=0.02 (2): training diverged; try a smaller lr"
     ]
+
+
+FINE = {"val": [1.0, 1.0, 1.0]}
+
+
+@pytest.mark.parametrize(
+    ("outputs", "zero"), [(1, math.log(2)), (2, math.log(2)), (3, math.log(3)), (10, math.log(10))]
+)
+def test_best_weights_that_are_worse_than_none_are_told(outputs, zero, caplog):
+    """The last mini-batches' loss may have shrunk meanwhile."""
+    ended([[9.0] * 3], [[1.0] * 3], **FINE, best=(zero, 1.09 * zero, 1.11 * zero), outputs=outputs)
+    assert caplog.messages == [
+        f"the best loss/val is above that of weights that are zero: {1.11 * zero:.4g} at l2=2 ({zero:.4g}): "
+        f"training diverged, or samples are too few; try a smaller lr"
+    ]
+
+
+def test_a_classifier_is_told_once(caplog):
+    ended([[2.0] * 3], [[9.0, 1.0, 1.0]], val=[9.0, 1.0, 1.0], best=(8.0, 8.0, 1.0))
+    assert [text.partition(":")[0] for text in caplog.messages] == [
+        "loss/train ended above its start",
+        "the best loss/val is above that of weights that are zero",
+    ]
+    assert "l2=0 " in caplog.messages[0]
+    assert "8 at l2=0.02 (2.303): training" in caplog.messages[1]
+
+
+@pytest.mark.parametrize("best", [math.inf, math.nan], ids=["before the first check", "of no classifier yet"])
+def test_what_is_not_known_is_not_told(best, caplog):
+    ended([[9.0] * 3], [[1.0] * 3], **FINE, best=(best,) * 3)
+    assert not caplog.messages
+
+
+def test_an_optimum_of_another_solver_may_overfit_as_it_likes(caplog):
+    """Exact solvers tell no losses before updates, and their weights are not chosen by validation."""
+    ended(val=[9.0] * 3, best=(9.0,) * 3)
+    assert not caplog.messages
+
+
+TOO_LARGE = ("experiment=report_logistic", "lr=1e9", "data.train_size=500", "batch_size=100", "epochs=100")
+
+
+@pytest.mark.parametrize(
+    ("words", "warned"),
+    [
+        (TOO_LARGE, True),
+        (("experiment=report_softmax", "lr=1e6", "data.train_size=1000", "epochs=60"), True),
+        (("experiment=report_l2", "epochs=2"), False),
+        (("task=softmax", "l2=2.0", "epochs=1"), False),
+        (("task=softmax", "batch_size=1", "data.train_size=5000", "epochs=1"), False),
+        (("task=softmax", "optimizer=adam", "lr=0.001", "epochs=1"), False),
+        (("task=softmax", "data.train_size=10", "batch_size=10", "epochs=20"), False),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else None,
+)
+def test_runs_that_diverged_are_told_and_no_others(words, warned, run, caplog):
+    run(*words, "logger=none")
+    assert ("training diverged" in caplog.text) == warned
 
 
 def test_a_run_of_its_own_is_warned_of(caplog):

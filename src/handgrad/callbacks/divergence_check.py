@@ -1,6 +1,8 @@
 """Stops a run whose loss is no longer finite, and warns of one that ends above where it began."""
 
 import logging
+import math
+from collections.abc import Mapping
 from typing import Any
 
 import pytorch_lightning as pl
@@ -13,6 +15,7 @@ from handgrad.models.linear_classifier import LinearClassifier
 
 log = logging.getLogger(__name__)
 NAMED = 3  # l2 values in a warning
+ABOVE = 1.1  # times the loss of weights that are zero; the noise of a validation set is below
 
 
 class DivergenceCheck(pl.Callback):
@@ -21,6 +24,9 @@ class DivergenceCheck(pl.Callback):
     A run can also diverge and stay finite. It is warned of at the end: where the mean loss of the last mini-batches
     and the validation loss are both above the loss before the first update, which no optimum is. The first alone would
     be noise where mini-batches are few and small, the second alone may be overfitting.
+
+    Nor is it an optimum where the best weights of all have a larger validation loss than weights that are zero, of
+    which every class is as probable: of such a classifier it is told in any case, if its solver goes by the loss.
     """
 
     def __init__(self) -> None:
@@ -53,14 +59,33 @@ class DivergenceCheck(pl.Callback):
     def on_train_end(self, trainer: pl.Trainer, pl_module: LinearClassifier) -> None:
         val = pl_module.metrics["loss/val"].tolist() if pl_module.metrics else self.last
         rows = zip(pl_module.hparams["l2"], self.start, self.last, val, strict=bool(self.start))
-        worse = [(l2, start, last) for l2, start, last, of_val in rows if min(last, of_val) > start]
-        if worse and trainer.is_global_zero:
-            told = ", ".join(f"{last:.4g} at l2={l2:g} ({start:.4g})" for l2, start, last in worse[:NAMED])
-            more = f" and {len(worse) - NAMED} more" if len(worse) > NAMED else ""
-            log.warning("loss/train ended above its start: %s%s: training diverged; try a smaller lr", told, more)
+        worse = {l2: (last, start) for l2, start, last, of_val in rows if min(last, of_val) > start}
+        zero, best = loss_of_zero(pl_module), pl_module.best_loss.tolist()
+        useless = {
+            l2: (loss, zero)
+            for l2, loss, _ in zip(pl_module.hparams["l2"], best, self.start, strict=bool(self.start))
+            if l2 not in worse and ABOVE * zero < loss < math.inf  # infinite before the first check
+        }
+        if trainer.is_global_zero:
+            warn("loss/train ended above its start", worse, "training diverged")
+            of_best = "the best loss/val is above that of weights that are zero"
+            warn(of_best, useless, "training diverged, or samples are too few")
 
     def state_dict(self) -> dict[str, Any]:
         return {"start": self.start, "last": self.last}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.start, self.last = state_dict["start"], state_dict["last"]
+
+
+def loss_of_zero(model: LinearClassifier) -> float:
+    """Returns ln C, the loss of C classes of which each is as probable (one output tells two apart)."""
+    return math.log(max(model.bias.shape[1], 2))
+
+
+def warn(what: str, losses: Mapping[float, tuple[float, float]], reason: str) -> None:
+    """Tells by l2 value the losses that are too large, each with the one that it is compared with."""
+    if losses:
+        named = [f"{loss:.4g} at l2={l2:g} ({than:.4g})" for l2, (loss, than) in losses.items()][:NAMED]
+        more = f" and {len(losses) - NAMED} more" if len(losses) > NAMED else ""
+        log.warning("%s: %s%s: %s; try a smaller lr", what, ", ".join(named), more, reason)
