@@ -1,6 +1,7 @@
 """The check proves the right gradient and refuses a wrong one, of the weight, the bias and the penalty each."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
 
 import pytest
@@ -10,7 +11,9 @@ from handgrad.callbacks.gradient_check import GradientCheck
 from handgrad.errors import GradientError
 from handgrad.functions.objective import LOGISTIC, SOFTMAX, Objective
 from handgrad.functions.proof import terms
+from handgrad.training.processes import total
 from tests.callbacks.test_checkpointing import toy_fit
+from tests.functions.test_objective import in_processes
 
 L2 = [0.0, 0.02, 2.0]
 TOLERANCE = 1e-8  # that of conf/callbacks/default.yaml
@@ -30,14 +33,28 @@ def first_batch(classes: int, features: int = 6, samples: int = 20):
     return input, torch.arange(samples) % classes
 
 
+class FirstBlock(list):
+    share = 1.0
+
+
 def run(
-    objective: Objective, outputs: int, callback: GradientCheck | None = None, logger: Logger | None = None
-) -> None:
-    """Lets the check look at a made-up model and trainer."""
-    batch = first_batch(max(outputs, 2))
-    model = SimpleNamespace(objective=lambda: objective, bias=torch.zeros(len(objective.l2), outputs))
-    trainer = SimpleNamespace(train_dataloader=[[batch]], logger=logger, global_step=0)
+    objective: Objective,
+    outputs: int,
+    callback: GradientCheck | None = None,
+    logger: Logger | None = None,
+    block: list | None = None,
+    total: Callable | None = None,
+) -> list:
+    """Lets the check look at a made-up model and trainer, in one process of several if there is a ``total``."""
+    block = block or FirstBlock([first_batch(max(outputs, 2))])
+    model = SimpleNamespace(
+        objective=lambda total: replace(objective, total=total),
+        pipeline=SimpleNamespace(total=total),
+        bias=torch.zeros(len(objective.l2), outputs),
+    )
+    trainer = SimpleNamespace(train_dataloader=[block], logger=logger, global_step=0)
     (callback or GradientCheck(TOLERANCE, directions=4, classifiers=16)).on_train_start(trainer, model)
+    return []
 
 
 LOSSES = pytest.mark.parametrize(("loss", "outputs"), [(SOFTMAX, 3), (LOGISTIC, 1)], ids=["softmax", "logistic"])
@@ -107,6 +124,23 @@ def test_a_penalty_on_a_bias_that_has_none_is_refused():
         run(wrong, 3)
 
 
+def test_a_gradient_that_training_asks_for_with_other_factors_is_refused(monkeypatch):
+    """An entry's factor is 0 once it has stopped."""
+    right = Objective.gradient
+    monkeypatch.setattr(Objective, "gradient", lambda *arguments, active, **more: right(*arguments, **more))
+    with pytest.raises(GradientError, match="derived gradient of the objective at l2="):
+        run(Objective(SOFTMAX, torch.tensor(L2)), 3)
+
+
+@LOSSES
+def test_the_hessian_is_checked_where_it_is_asked_for(loss, outputs):
+    curved = loss._replace(curvature=lambda z, u: 1.001 * loss.curvature(z, u))
+    objective = Objective(curved, torch.tensor(L2))
+    run(objective, outputs)
+    with pytest.raises(GradientError, match="the Hessian-vector product of the objective at l2=0 differs from finite"):
+        run(objective, outputs, GradientCheck(TOLERANCE, 4, 16, hessian=True))
+
+
 @pytest.mark.parametrize("path", [0, 1, 2])
 def test_the_worst_classifier_is_named(path):
     wrong = Wrong(SOFTMAX, torch.tensor(L2), change=lambda dw, db, w, b, l2: dw[path].mul_(1.5))
@@ -121,6 +155,65 @@ def test_the_tolerance_is_the_largest_error_accepted():
         run(wrong, 3, GradientCheck(0.99e-3, 4, 16))
 
 
+# --- several processes -----------------------------------------------------------------------------------------------
+
+
+def run_in_processes(objective: Objective, outputs: int, in_place: bool = True, share: Callable = lambda x: x) -> None:
+    """Lets three processes check their shares of a mini-batch of 20, of which they are told what ``share`` makes."""
+    input, target = first_batch(max(outputs, 2))
+    blocks = []
+    for rows in (slice(0, 7), slice(7, 14), slice(14, 20)):
+        block = FirstBlock([(input[rows], target[rows])])
+        block.share = share(len(block[0][1]) / len(target))
+        blocks.append(block)
+    in_processes([lambda total, b=b: run(objective, outputs, block=b, total=total) for b in blocks], in_place)
+
+
+@LOSSES
+@BIAS
+@pytest.mark.parametrize("in_place", [False, True])
+def test_the_right_gradient_is_proven_over_several_processes(loss, outputs, penalize_bias, in_place):
+    run_in_processes(Objective(loss, torch.tensor(L2), penalize_bias), outputs, in_place)
+
+
+@LOSSES
+@pytest.mark.parametrize("fault", ["doubled", "of one process alone", "penalty in each"])
+def test_a_wrong_sum_over_processes_is_refused(fault, loss, outputs, monkeypatch):
+    def spoiled(self, *terms):
+        if fault == "of one process alone":
+            right(self, *terms)
+            return terms
+        return [2 * term for term in right(self, *terms)]
+
+    def penalized(self, *arguments):
+        of_penalty(self, *arguments)
+        return of_penalty(self, *arguments)
+
+    right, of_penalty = Objective._over_processes, Objective._add_penalty_gradient
+    if fault == "penalty in each":
+        monkeypatch.setattr(Objective, "_add_penalty_gradient", penalized)
+    else:
+        monkeypatch.setattr(Objective, "_over_processes", spoiled)
+    with pytest.raises(GradientError, match="of the objective"):
+        run_in_processes(Objective(loss, torch.tensor(L2), True), outputs)
+
+
+@LOSSES
+@pytest.mark.parametrize("share", [lambda x: 1.0, lambda x: 1 / 3, lambda x: x * 1.001], ids=["1", "1/3", "off"])
+def test_a_wrong_share_of_the_mini_batch_is_refused(share, loss, outputs):
+    with pytest.raises(GradientError, match="of the objective"):
+        run_in_processes(Objective(loss, torch.tensor(L2), True), outputs, share=share)
+
+
+def test_of_a_large_mini_batch_all_processes_leave_samples_out(monkeypatch):
+    """Also those whose own share is not too large: each asks for the same sums."""
+    monkeypatch.setattr("handgrad.callbacks.gradient_check.SAMPLES", 6)
+    run_in_processes(Objective(SOFTMAX, torch.tensor(L2), True), 3, share=lambda x: x)
+    monkeypatch.setattr(Objective, "_over_processes", lambda self, *terms: [2 * self.total(term) for term in terms])
+    with pytest.raises(GradientError, match="of the objective"):
+        run_in_processes(Objective(SOFTMAX, torch.tensor(L2), True), 3)
+
+
 # --- what is checked -------------------------------------------------------------------------------------------------
 
 
@@ -129,24 +222,24 @@ def test_the_tolerance_is_the_largest_error_accepted():
     [(3, 16, [0, 1, 2]), (5, 2, [0, 4]), (5, 3, [0, 2, 4]), (4, 3, [0, 2, 3]), (5, 1, [0]), (1, 3, [0])],
 )
 def test_of_a_long_path_evenly_spread_classifiers_are_checked(paths, classifiers, chosen):
-    objective = Objective(SOFTMAX, torch.arange(float(paths)), True, total=lambda tensor: tensor)
+    objective = Objective(SOFTMAX, torch.arange(float(paths)), True, total=total)
     checked = GradientCheck(TOLERANCE, 4, classifiers).checked(objective)
     assert checked.l2.tolist() == chosen
     assert checked.l2.dtype == torch.float64
-    assert checked.total is None
+    assert checked.total is total
     assert (checked.loss, checked.penalize_bias) == (SOFTMAX, True)
 
 
 def test_a_run_is_checked_before_its_first_update(monkeypatch):
     seen = []
 
-    def watched(objective, outputs, input, target, directions):
-        seen.append((tuple(input.shape), outputs, objective.l2.tolist(), directions))
-        return terms(objective, outputs, input, target, directions)
+    def watched(objective, outputs, input, target, directions, share, hessian):
+        seen.append((tuple(input.shape), outputs, objective.l2.tolist(), directions, share, hessian))
+        return terms(objective, outputs, input, target, directions, share, hessian)
 
     monkeypatch.setattr("handgrad.callbacks.gradient_check.terms", watched)
     result = toy_fit([GradientCheck(TOLERANCE, 4, 16)])
-    assert seen == [((10, 4), 3, [0, 0.5], 4)]
+    assert seen == [((10, 4), 3, [0, 0.5], 4, None, False)]
     assert torch.equal(result.model.weight, toy_fit([]).model.weight), "the check left a trace"
 
 

@@ -13,23 +13,24 @@ LOSSES = {"linear_cross_entropy": (SOFTMAX, 3), "linear_binary_cross_entropy": (
 ACCEPTED = 1e-8
 
 
-def found(name: str, penalize_bias: bool = True) -> dict[str, float]:
+def found(name: str, penalize_bias: bool = True, hessian: bool = False) -> dict[str, float]:
     """Returns the error of each term that is compared."""
     loss, outputs = LOSSES[name]
     generator = torch.Generator().manual_seed(1)
     input, target = torch.rand(20, 6, generator=generator), torch.arange(20) % max(outputs, 2)
-    compared = terms(Objective(loss, L2, penalize_bias), outputs, input, target, directions=2)
+    objective = Objective(loss, L2, penalize_bias)
+    compared = terms(objective, outputs, input, target, directions=2, hessian=hessian)
     return {f"{term.subject} {term.part}": term.relative_error() for term in compared}
 
 
-def refused(name: str) -> set[str]:
-    return {subject for subject, error in found(name).items() if not error <= ACCEPTED}
+def refused(name: str, hessian: bool = False) -> set[str]:
+    return {subject for subject, error in found(name, hessian=hessian).items() if not error <= ACCEPTED}
 
 
 @pytest.mark.parametrize("name", LOSSES)
 @pytest.mark.parametrize("penalize_bias", [False, True])
 def test_what_is_right_is_proven(name, penalize_bias):
-    errors = found(name, penalize_bias)
+    errors = found(name, penalize_bias, hessian=True)
     assert max(errors.values()) < 1e-10
     assert {
         *(f"derived gradient of {name} for {argument}" for argument in ("input", "weight", "bias")),
@@ -38,6 +39,9 @@ def test_what_is_right_is_proven(name, penalize_bias):
         "derived gradient of the objective at l2=0",
         "derived gradient of the objective at l2=0.5",
         "value of the objective at l2=0.5",
+        f"value with sample weights of {name}",
+        f"derived gradient with sample weights of {name}",
+        "Hessian-vector product of the objective at l2=0.5",
     } <= errors.keys()
 
 
@@ -70,7 +74,46 @@ def spoiled(x):
 def test_a_wrong_backward_is_named_by_its_argument(name, change, argument, monkeypatch):
     plant(monkeypatch, name, "backward", change)
     wrong = {subject for subject in refused(name) if name in subject}
-    assert wrong == {f"derived gradient of {name} for {argument}"}
+    assert wrong == {f"derived gradient of {name} for {argument}", f"derived gradient with sample weights of {name}"}
+
+
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize(
+    "change",
+    [lambda s: None, lambda s: s.flip(0), lambda s: s.square()],
+    ids=["left out", "of other samples", "squared"],
+)
+def test_wrong_sample_weights_are_seen(name, change, monkeypatch):
+    loss, outputs = LOSSES[name]
+
+    def weighing(input, weight, target, bias, sample_weight=None):
+        changed = None if sample_weight is None else change(sample_weight)
+        return loss.function(input, weight, target, bias, changed)
+
+    weighing.__name__ = name
+    monkeypatch.setitem(LOSSES, name, (loss._replace(function=weighing), outputs))
+    assert refused(name) == {f"value with sample weights of {name}"}
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_backward_that_forgets_the_sample_weights_is_seen(name, monkeypatch):
+    module = importlib.import_module(f"handgrad.functions.{name}")
+    right = module._logit_gradient
+    monkeypatch.setattr(module, "_logit_gradient", lambda z, target, shares, *more: right(z, target, None, *more))
+    assert refused(name) == {f"derived gradient with sample weights of {name}"}
+
+
+HESSIAN = {f"Hessian-vector product of the objective at l2={l2:g}" for l2 in L2.tolist()}
+
+
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("factor", [2.0, -1.0, 0.0, 1 + 1e-6])
+def test_a_wrong_hessian_is_seen_where_it_is_asked_for(name, factor, monkeypatch):
+    loss, outputs = LOSSES[name]
+    wrong = loss._replace(curvature=lambda z, u: factor * loss.curvature(z, u))
+    monkeypatch.setitem(LOSSES, name, (wrong, outputs))
+    assert refused(name) == set()
+    assert refused(name, hessian=True) == HESSIAN
 
 
 PENALTY = {

@@ -21,28 +21,35 @@ class GradientCheck(pl.Callback):
     """Compares losses with plain formulas, and derived gradients with 5-point central differences, in float64.
 
     Each Function is tried by itself, every argument of it, and then the very objective that trains; see
-    ``handgrad.functions.proof``. The first thing that is wrong is named.
+    ``handgrad.functions.proof``. The first thing that is wrong is named. Several processes prove the sum over them,
+    each with its share of the mini-batch.
 
     Args:
         tolerance: largest relative error accepted.
         directions: number of random directions along which the objective is differentiated.
         classifiers: largest number of classifiers of a path that are checked, evenly spread over it.
+        hessian: whether the Hessian-vector product is checked too; it plays no part in SGD and Adam.
 
     Raises:
         GradientError: (on_train_start) a loss or a gradient is wrong.
     """
 
-    def __init__(self, tolerance: float, directions: int, classifiers: int) -> None:
+    def __init__(self, tolerance: float, directions: int, classifiers: int, hessian: bool = False) -> None:
         self.tolerance = tolerance
         self.directions = directions
         self.classifiers = classifiers
+        self.hessian = hessian
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: LinearClassifier) -> None:
         assert trainer.train_dataloader is not None
-        input, target = some(*next(iter(next(iter(trainer.train_dataloader))))[:2])
-        objective, outputs = self.checked(pl_module.objective()), pl_module.bias.shape[1]
+        block = next(iter(trainer.train_dataloader))
+        input, target = next(iter(block))[:2]
+        objective, outputs = self.checked(pl_module.objective(pl_module.pipeline.total)), pl_module.bias.shape[1]
+        # As a solver's step; where samples are left out, their share is counted, which all processes have to do.
+        share = block.share if objective.total and round(len(target) / block.share) <= SAMPLES else None
+        input, target = some(input, target)
         worst = 0.0
-        for term in terms(objective, outputs, input, target, self.directions):
+        for term in terms(objective, outputs, input, target, self.directions, share, self.hessian):
             error = term.relative_error()
             if not error <= self.tolerance:
                 raise GradientError(
@@ -55,10 +62,10 @@ class GradientCheck(pl.Callback):
             trainer.logger.log_metrics({"gradient_error": worst}, step=trainer.global_step)
 
     def checked(self, objective: Objective) -> Objective:
-        """Returns the objective that trains, of the classifiers that are checked, in float64 and in one process."""
+        """Returns the objective that trains, of the classifiers that are checked, in float64."""
         paths = len(objective.l2)
         chosen = torch.linspace(0, paths - 1, min(paths, self.classifiers)).round().long()
-        return replace(objective, l2=objective.l2[chosen.to(objective.l2.device)].double(), total=None)
+        return replace(objective, l2=objective.l2[chosen.to(objective.l2.device)].double())
 
 
 def some(input: Any, target: Tensor) -> tuple[Tensor, Tensor]:
