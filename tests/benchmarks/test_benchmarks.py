@@ -160,3 +160,13 @@ def test_a_table_in_markdown():
     lines = table.markdown().splitlines()
     assert lines[:5] == ["## Title", "", "| name | x      |", "|------|--------|", "| a    | 0.1235 |"]
     assert lines[-1] == "- note"
+
+
+def test_probe_has_a_figure_of_each_kind_and_both_sides_reach_the_gap(folder):
+    figures = {row["figure"]: row for row in read(folder, "probe_figures")}
+    assert len(figures) == 6
+    assert all(float(row["processor"]) > 0 for row in figures.values())
+    for row in read(folder, "probe_paths"):
+        assert float(row["largest gap"]) <= 1e-6
+        assert (row["converged"], row["reached"]) == ("3 of 3", "3 of 3")
+        assert float(row["ours, processor s"]) > 0
