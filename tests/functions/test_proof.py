@@ -40,7 +40,7 @@ def test_what_is_right_is_proven(name, penalize_bias):
         "derived gradient of the objective at l2=0.5",
         "value of the objective at l2=0.5",
         f"value with sample weights of {name}",
-        f"derived gradient with sample weights of {name}",
+        *(f"derived gradient with sample weights of {name} for {argument}" for argument in ("input", "weight", "bias")),
         "Hessian-vector product of the objective at l2=0.5",
     } <= errors.keys()
 
@@ -74,7 +74,8 @@ def spoiled(x):
 def test_a_wrong_backward_is_named_by_its_argument(name, change, argument, monkeypatch):
     plant(monkeypatch, name, "backward", change)
     wrong = {subject for subject in refused(name) if name in subject}
-    assert wrong == {f"derived gradient of {name} for {argument}", f"derived gradient with sample weights of {name}"}
+    weighted = f"derived gradient with sample weights of {name} for {argument}"
+    assert wrong == {f"derived gradient of {name} for {argument}", weighted}
 
 
 @pytest.mark.parametrize("name", LOSSES)
@@ -92,7 +93,10 @@ def test_wrong_sample_weights_are_seen(name, change, monkeypatch):
 
     weighing.__name__ = name
     monkeypatch.setitem(LOSSES, name, (loss._replace(function=weighing), outputs))
-    assert refused(name) == {f"value with sample weights of {name}"}
+    wrong = refused(name)
+    assert f"value with sample weights of {name}" in wrong
+    assert f"derived gradient with sample weights of {name} for weight" in wrong
+    assert all("with sample weights" in subject for subject in wrong)
 
 
 @pytest.mark.parametrize("name", LOSSES)
@@ -100,7 +104,8 @@ def test_a_backward_that_forgets_the_sample_weights_is_seen(name, monkeypatch):
     module = importlib.import_module(f"handgrad.functions.{name}")
     right = module._logit_gradient
     monkeypatch.setattr(module, "_logit_gradient", lambda z, target, shares, *more: right(z, target, None, *more))
-    assert refused(name) == {f"derived gradient with sample weights of {name}"}
+    arguments = ("input", "weight", "bias")
+    assert refused(name) == {f"derived gradient with sample weights of {name} for {argument}" for argument in arguments}
 
 
 HESSIAN = {f"Hessian-vector product of the objective at l2={l2:g}" for l2 in L2.tolist()}
@@ -142,7 +147,7 @@ def test_a_loss_that_is_wrong_as_its_gradient_is_differs_from_its_formula(name, 
     monkeypatch.setitem(LOSSES, name, (loss._replace(function=scaled), outputs))
     wrong = refused(name)
     assert f"value of {name}" in wrong
-    assert not [subject for subject in wrong if "derived" in subject]
+    assert not [subject for subject in wrong if "derived" in subject and "with sample weights" not in subject]
 
 
 @pytest.mark.parametrize("name", LOSSES)
