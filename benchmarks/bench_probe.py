@@ -18,7 +18,7 @@ import numpy as np
 from benchmarks import probe_data, probe_ours, probe_peers, probe_train
 from benchmarks.harness import Options, Sample, Table, spread
 
-SEARCH_S = 900.0  # for the iterations that scikit-learn needs on one set
+SEARCH_S = 900.0  # of the processor, for the iterations that scikit-learn needs on one set
 TRAIN_S = 600.0  # for a run of train.py
 SMALL_ROUNDS = 5  # at least, where a path takes milliseconds
 NEWTON_CG, LBFGS, CHOLESKY = probe_peers.SOLVERS
@@ -186,7 +186,7 @@ def remarks(rounds: Sequence[Round], partial: bool, reference_gap: float) -> Ite
     if partial:
         least = statistics.median(sum(b["cpu"]) / sum(a["cpu"]) for a, b in rounds)
         yield (
-            f"the ratio is that of the values for which its search found the iterations in {SEARCH_S:.0f} s; the whole "
+            f"the ratio is that of the values for which its search found the iterations in {SEARCH_S:.0f} processor s; the whole "
             f"path has at least {least:.3g}, all of ours against these of scikit-learn's"
         )
     if reference_gap > probe_peers.TOLERANCE / 20:
