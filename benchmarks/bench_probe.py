@@ -186,8 +186,8 @@ def remarks(rounds: Sequence[Round], partial: bool, reference_gap: float) -> Ite
     if partial:
         least = statistics.median(sum(b["cpu"]) / sum(a["cpu"]) for a, b in rounds)
         yield (
-            f"the ratio is that of the values for which its search found the iterations in {SEARCH_S:.0f} processor s; the whole "
-            f"path has at least {least:.3g}, all of ours against these of scikit-learn's"
+            f"the ratio is that of the values for which its search found the iterations in {SEARCH_S:.0f} processor s; "
+            f"the whole path has at least {least:.3g}, all of ours against these of scikit-learn's"
         )
     if reference_gap > probe_peers.TOLERANCE / 20:
         yield f"the optimum that scikit-learn's gap is measured from is itself proven to {reference_gap:.0e} only"
