@@ -2,6 +2,7 @@
 
 import logging
 import math
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from omegaconf import DictConfig
 
 import src  # noqa: F401
 from handgrad.cli.command_line import check_arguments, command_line
-from handgrad.cli.configuration import CONF, check, composed, identity, l2_path, resolved
+from handgrad.cli.configuration import CONF, check, check_path, composed, identity, l2_path, resolved
 from handgrad.cli.endings import one_run
 from handgrad.runs.folder import RunFolder
 from handgrad.runs.launch import is_first_process
@@ -25,12 +26,17 @@ def arguments(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     """Returns what ``fit`` is called with for a run in ``folder``."""
     from hydra.utils import instantiate  # Lightning is imported from here on: its lines reach the run's log
 
-    l2 = l2_path(cfg)
-    data = instantiate(cfg.data)
+    from handgrad.selection import automatic_l2
+
+    data, solver = instantiate(cfg.data), instantiate(cfg.optimizer, _convert_="all")
+    model = partial(instantiate, cfg.task.model, num_features=data.num_features, num_classes=data.num_classes)
+    if (l2 := l2_path(cfg)) is None:
+        l2 = automatic_l2(data, model(l2=[1.0]), solver)
+        check_path(cfg, l2)
     return dict(
         data=data,
-        model=instantiate(cfg.task.model, num_features=data.num_features, num_classes=data.num_classes, l2=l2),
-        solver=instantiate(cfg.optimizer, _convert_="all"),
+        model=model(l2=l2),
+        solver=solver,
         callbacks=[callback for callback in instantiate(cfg.callbacks).values() if callback],  # null switches one off
         folder=folder,
         logger=instantiate(cfg.logger, save_dir=folder, l2=l2) if cfg.logger else None,
@@ -55,8 +61,11 @@ def train(cfg: DictConfig, run: RunFolder) -> float:
     given = arguments(cfg, run.path)
 
     from handgrad.fit import fit
+    from handgrad.selection import warn_of_edge
 
     result = fit(**given)
+    if l2_path(cfg) is None:
+        warn_of_edge(result.rows)
     if is_first_process():
         print(table(result.rows), f"\nFiles: {run}")
     return result.selected["val_loss"]

@@ -22,8 +22,9 @@ BELOW: dict[str, set[str]] = {
     "plots": {"errors", "files", "loggers", "runs"},
     "callbacks": MATHS | {"data", "loggers", "models", "plots", "runs"},
     "training": MATHS | {"data", "models", "solvers"},
+    "selection": MATHS | {"data", "models", "runs", "solvers"},
     "fit": MATHS | {"callbacks", "data", "files", "loggers", "models", "runs", "solvers", "training"},
-    "cli": {"errors", "files", "fit", "plots", "runs"},
+    "cli": {"errors", "files", "fit", "plots", "runs", "selection"},
 }
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path.name != "__init__.py")
 

@@ -21,6 +21,7 @@ from handgrad.runs.checkpoint import WholeCheckpointIO, plain
 from handgrad.runs.folder import LAST, RESULTS
 from handgrad.runs.results import COLUMNS, Row, as_csv, selected, shown
 from handgrad.solvers.certificate import certified_weights
+from handgrad.solvers.exact import Exact
 from handgrad.solvers.protocol import Solver
 from handgrad.training.pipeline import Pipeline
 from handgrad.training.processes import total
@@ -92,6 +93,8 @@ def fit(
         **trainer,
     )
     checkpoint = folder and Path(folder) / LAST
+    if isinstance(solver, Exact) and lightning.precision == "64-true":
+        solver = replace(solver, products=torch.float64)
     data.setup()  # reading may use all threads, training will not
     with pipeline(solver, threads, lightning) as model.pipeline:
         lightning.fit(model, datamodule=data, ckpt_path=checkpoint if checkpoint and checkpoint.exists() else None)
@@ -194,7 +197,7 @@ def result_rows(
             **common,
             "l2": l2,
             "C": model.inverse_penalty(l2, weight),
-            "epoch": -(-steps // data.batches),
+            "epoch": None if data.one_at_a_time else -(-steps // data.batches),
             "steps": steps,
             "best_step": best_step,
             **{name: values[path] for name, values in final.items()},

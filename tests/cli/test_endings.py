@@ -184,7 +184,7 @@ def test_stopped_in_a_run_without_checkpoints(results, run, capsys):
 
 
 def test_stopped_in_training(run, capsys):
-    tell_stopped(Interrupted(signal.SIGINT, run.path, 112))
+    tell_stopped(Interrupted(signal.SIGINT, run.path, "112 updates"))
     assert capsys.readouterr().err == (
         "\nStopped by SIGINT after 112 updates; all is saved. Go on with:\n  python train.py resume=outputs/run\n"
     )

@@ -207,3 +207,19 @@ def test_batches_are_those_of_the_whole_set():
     ((input, target, weight),) = problem.block()
     assert (input is problem.x, target is problem.y, weight) == (True, True, None)
     assert isinstance(problem.block(), Batches)
+
+
+def test_a_process_may_have_one_class_alone():
+    """What a logistic loss says of the bias is right by parts, too."""
+    x, y = torch.zeros(6, 1, dtype=torch.float64), torch.tensor([0, 0, 0, 1, 1, 1])
+    objective = Optimum(x, y, None, 0.1, False, 1).objective()
+    at = torch.zeros(1, 1, 1, dtype=torch.float64), torch.zeros(1, 1, dtype=torch.float64)
+    halves = [objective.data_term(*at, x[rows], y[rows], coupling=True) for rows in (slice(0, 3), slice(3, 6))]
+    whole = objective.data_term(*at, x, y, coupling=True)
+    assert [half.coupling.item() for half in halves] == [whole.coupling.item()] * 2 == [0.25] * 2
+
+
+def test_values_close_to_one_another_take_a_few_iterations_each():
+    problem = bundled("wine")
+    state = problem.solved(SOLVER, [10 ** (-0.005 * i) for i in range(60)])
+    assert state.numbers[:, NUMBERS.index("iterations")].max() < 20

@@ -42,3 +42,12 @@ def test_all_samples_give_the_gram_matrix_itself():
     spread[: len(spread) // 2] = 0  # what bends nothing is not drawn
     half = x[len(x) // 2 :]
     torch.testing.assert_close(feature_gram(problem, spread, rows=10_000, seed=0), half.t() @ half / len(half))
+
+
+def test_more_samples_than_can_be_drawn_from_are_thinned_out(monkeypatch):
+    given = plain_one(outputs=3)
+    problem = CentredProblem(given.objective(), given.x, given.y, None, given.outputs)
+    monkeypatch.setattr("handgrad.solvers.kronecker.MOST_CATEGORIES", len(given.y) // 2)
+    x = problem.rows(torch.arange(0, len(given.y), 2))[:, :-1]
+    found = feature_gram(problem, torch.ones(len(given.y)), rows=10_000, seed=0)
+    torch.testing.assert_close(found, x.t() @ x / len(x))

@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from handgrad.solvers.centred import CentredProblem
+from handgrad.solvers.exact import Exact
 from handgrad.solvers.newton import LARGEST, NewtonMetric, factorized
-from tests.solvers.optima import drawn
+from tests.solvers.optima import Optimum, drawn
 
 
 @pytest.mark.parametrize("seed", [0, 3, 4, 5, 8, 11, 20, 21])
@@ -38,3 +39,10 @@ def test_a_singular_matrix_is_factorized_with_a_little_more():
 def test_it_suits_small_problems(shape, suits):
     assert NewtonMetric.suits(*shape) is suits
     assert not NewtonMetric.suits(10, LARGEST, 2)
+
+
+def test_numbers_that_overflow_end_it():
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(50, 2, generator=generator, dtype=torch.float64) * 1e160
+    state = Optimum(x, torch.arange(50) % 2, None, 0.1, False, 2).solved(Exact(1e-6, 20))
+    assert not Exact(1e-6, 20).report(state)["converged"].any()

@@ -3,6 +3,7 @@
 import logging
 import signal
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -40,12 +41,17 @@ class Checkpointing(pl.Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: LinearClassifier) -> None:
         self.saved_at = time.monotonic()
         stopping.take_back()
-        log.info("Training from update %d of %d", trainer.global_step + 1, datamodule_of(trainer).total_updates)
+        first, total = trainer.global_step + 1, datamodule_of(trainer).total_updates
+        log.info("Training from %s %d of %d", unit(trainer)[:-1], first, total)
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: LinearClassifier) -> None:
-        """Saves the best weights here: a run that was killed after its last update has no end of training any more."""
+        """Saves the best weights here: a run that was killed after its last update has no end of training any more.
+
+        They are for features as they are: a normalization by columns is folded into them.
+        """
         stopping.take_back()
-        with pl_module.best():
+        by_columns = datamodule_of(trainer).normalization
+        with pl_module.best(), pl_module.unnormalized(*by_columns) if by_columns else nullcontext():
             trainer.save_checkpoint(Path(trainer.default_root_dir) / BEST, weights_only=True)
 
     def on_exception(self, trainer: pl.Trainer, pl_module: LinearClassifier, exception: BaseException) -> None:
@@ -73,7 +79,8 @@ class Checkpointing(pl.Callback):
     def obey(self, trainer: pl.Trainer) -> None:
         """Raises Interrupted if a signal has come."""
         if stopping.signal is not None:
-            raise Interrupted(stopping.signal, Path(trainer.default_root_dir), trainer.global_step)
+            done = f"{trainer.global_step} {unit(trainer)}"
+            raise Interrupted(stopping.signal, Path(trainer.default_root_dir), done if trainer.global_step else "")
 
     def save_last(self, trainer: pl.Trainer) -> None:
         if trainer.logger:
@@ -82,3 +89,8 @@ class Checkpointing(pl.Callback):
 
     def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: LinearClassifier, checkpoint: dict[str, Any]) -> None:
         begin_epochs(checkpoint, trainer.global_step // datamodule_of(trainer).batches)
+
+
+def unit(trainer: pl.Trainer) -> str:
+    """Returns what Lightning's ``global_step`` counts."""
+    return "l2 values" if datamodule_of(trainer).one_at_a_time else "updates"

@@ -19,11 +19,12 @@ class Curves(pl.Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: LinearClassifier) -> None:
         logger = path_logger_of(trainer)
         if logger and trainer.global_step:
-            logger.resume(trainer.global_step)
+            logger.resume(trainer.global_step, -1 if pl_module.pipeline.one_at_a_time else None)
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: LinearClassifier) -> None:
         if logger := path_logger_of(trainer):
-            logger.resume(trainer.global_step)  # a run that was stopped after its last update trains no more
+            # A run that was stopped after its last update trains no more.
+            logger.resume(trainer.global_step, int(pl_module.steps.max()))
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: LinearClassifier, outputs: dict[str, Tensor], batch: Block, batch_idx: int

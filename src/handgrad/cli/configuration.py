@@ -14,9 +14,10 @@ from hydra.core.utils import configure_log
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 
 from handgrad.cli import settings
-from handgrad.cli.settings import ASIDE, SETTINGS, is_whole
+from handgrad.cli.settings import ASIDE, SETTINGS, UNUSED, is_whole
 from handgrad.errors import InputError, nearest
 from handgrad.runs.launch import launched
+from handgrad.runs.overrides import parsed
 
 CONF = Path(__file__).parents[3] / "conf"
 
@@ -107,26 +108,33 @@ def identity(cfg: DictConfig) -> dict[str, Any]:
     """
     choices = HydraConfig.get().runtime.choices
     written = dict(leaves(plain(cfg)))
-    values = {key: value for key, value in leaves(resolved(cfg)) if makes_result(key)}
+    unused = UNUSED.get(choices["optimizer"], ())
+    values = {key: value for key, value in leaves(resolved(cfg)) if makes_result(key, unused)}
     links = {key: value.strip("${}") for key, value in written.items() if is_link(value)}
     said = {key for key, link in links.items() if link in values and link == key.rpartition(".")[2]}
     own = sorted((entry for entry in values.items() if entry[0] not in said), key=lambda entry: "." in entry[0])
     return {group: choices[group] for group in OPTION_GROUPS} | dict(own)
 
 
-def makes_result(key: str) -> bool:
-    """Tells whether the value of a dotted key may change a result; a class is told by the group's option."""
+def makes_result(key: str, unused: Sequence[str] = ()) -> bool:
+    """Tells whether the value of a dotted key may change a result; a class is told by the group's option.
+
+    Args:
+        unused: keys that the optimizer has no use for.
+    """
     parts = key.split(".")
     above = {".".join(parts[: i + 1]) for i in range(len(parts))}
-    return parts[-1] != "_target_" and not above & ASIDE
+    return parts[-1] != "_target_" and not above & (ASIDE | {*unused})
 
 
 def is_link(value: Any) -> bool:
     return isinstance(value, str) and value.startswith("${")
 
 
-def l2_path(cfg: DictConfig) -> list[float]:
-    """Returns ``l2`` as a list, a single value as a path of length one."""
+def l2_path(cfg: DictConfig) -> list[float] | None:
+    """Returns ``l2`` as a list, a single value as a path of length one; None for values that follow from the data."""
+    if cfg.l2 == "auto":
+        return None
     return [float(value) for value in cfg.l2] if isinstance(cfg.l2, ListConfig) else [float(cfg.l2)]
 
 
@@ -169,14 +177,9 @@ def written(value: Any) -> str:
 
 
 def check_combinations(cfg: DictConfig, of_sweep: bool) -> None:
-    path = l2_path(cfg)
-    if len(set(path)) < len(path):
-        raise InputError(f"l2={path}: the values of a path must differ from one another")
-    if cfg.optimizer.get("momentum") == 0 and cfg.lr * max(path) >= 2:
-        raise InputError(
-            f"lr={cfg.lr:g} with l2={max(path):g}: an SGD step multiplies the weights by 1 - lr * l2 = "
-            f"{1 - cfg.lr * max(path):g} and diverges; accepted is lr * l2 < 2"
-        )
+    check_optimizer(cfg)
+    if (path := l2_path(cfg)) is not None:
+        check_path(cfg, path)
     check_launched(cfg.trainer.devices)
     if is_whole(cfg.trainer.devices) and cfg.batch_size < cfg.trainer.devices:
         raise InputError(
@@ -186,6 +189,39 @@ def check_combinations(cfg: DictConfig, of_sweep: bool) -> None:
     if of_sweep and cfg.trainer.devices != 1:
         raise InputError(
             f"trainer.devices={cfg.trainer.devices}: accepted in a sweep is 1; each process would run it all"
+        )
+
+
+def check_optimizer(cfg: DictConfig) -> None:
+    """Raises an InputError if something is set that the optimizer has no use for."""
+    optimizer = optimizer_of()
+    unused = UNUSED.get(optimizer, ())
+    for override in parsed(HydraConfig.get().overrides.task):
+        key = override.get_key_element()
+        if any(key == name or key.startswith(f"{name}.") for name in unused):
+            raise InputError(f"{key}: optimizer={optimizer} has no use for it; accepted is the command without it")
+    if unused and cfg.trainer.precision not in ("32-true", "64-true"):
+        raise InputError(
+            f"trainer.precision={cfg.trainer.precision}: accepted with optimizer={optimizer} are 32-true, of the first "
+            f"products, and 64-true, of all"
+        )
+    if unused and cfg.trainer.accelerator != "cpu":
+        raise InputError(f"trainer.accelerator={cfg.trainer.accelerator}: accepted with optimizer={optimizer} is cpu")
+
+
+def optimizer_of() -> str:
+    """Returns the option that is chosen for the optimizer."""
+    return str(HydraConfig.get().runtime.choices["optimizer"])
+
+
+def check_path(cfg: DictConfig, path: Sequence[float]) -> None:
+    """Raises an InputError unless the l2 values can be trained."""
+    if len(set(path)) < len(path):
+        raise InputError(f"l2={list(path)}: the values of a path must differ from one another")
+    if cfg.optimizer.get("momentum") == 0 and cfg.lr * max(path) >= 2:
+        raise InputError(
+            f"lr={cfg.lr:g} with l2={max(path):g}: an SGD step multiplies the weights by 1 - lr * l2 = "
+            f"{1 - cfg.lr * max(path):g} and diverges; accepted is lr * l2 < 2"
         )
 
 

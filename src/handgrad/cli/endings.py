@@ -96,7 +96,7 @@ def tell_stopped(stop: Interrupted) -> None:
             print(f"  {' '.join(overrides)}", file=sys.stderr)
         print(f"Go on with:\n  python train.py -m {shlex.join([*words, 'resume=true'])}", file=sys.stderr)
     elif stop.folder:
-        saved = f" after {stop.step} updates; all is saved" if stop.step else ""
+        saved = f" after {stop.done}; all is saved" if stop.done else ""
         print(f"\nStopped by {name}{saved}. Go on with:", file=sys.stderr)
         print(f"  python train.py resume={shlex.quote(str(RunFolder(stop.folder)))}", file=sys.stderr)
     else:

@@ -248,10 +248,10 @@ class Settings:
     callbacks: Callbacks = MISSING
     logger: Any = aside(None)  # conf/logger/none.yaml is empty
     l2: Any = setting(
-        "L2 penalty, or a list of them: the whole path is trained in one run",
+        "L2 penalty, or a list of them: the whole path is trained in one run; auto: 20 values that suit the data",
         (
-            "a number >= 0 or a list of them, like 2.0 or [0,0.02,2]",
-            lambda x: all(map(is_penalty, x)) and len(x) > 0 if isinstance(x, list) else is_penalty(x),
+            "a number >= 0, a list of them, like 2.0 or [0,0.02,2], or auto",
+            lambda x: all(map(is_penalty, x)) and len(x) > 0 if isinstance(x, list) else x == "auto" or is_penalty(x),
         ),
     )
     lr: float = setting("learning rate", POSITIVE)
@@ -277,6 +277,11 @@ OPTIONS: dict[tuple[str, str], type] = {
     ("optimizer", "sgd"): SGD,
     ("optimizer", "adam"): Adam,
     ("optimizer", "exact"): Exact,
+}
+
+# What an optimizer has no use for: refused when it is typed, and no part of what its results follow from.
+UNUSED: dict[str, tuple[str, ...]] = {
+    "exact": ("lr", "batch_size", "epochs", "patience", "data.shuffle", "callbacks.early_stopping"),
 }
 
 

@@ -31,6 +31,8 @@ class LinearDataModule(pl.LightningDataModule):
         feature_names: the features' names, by index; None: they have none.
         scaling: how features come from what is stored, in words; None: they are what is stored.
         train, val, test: ``(input, target)`` after ``setup``; None before it, and where there is no such set.
+        normalization: shift and scale, each ``(D,)`` float64, after ``setup``: the sets' features are
+            (x - shift) / scale; None: they are not normalized by columns.
         sample_weight: ``(N,)`` float64 of the training set, after ``setup``; None: all weigh alike.
         batches: updates per epoch, after ``setup`` as the next two are.
         check_interval: updates between two validations, a fifth of an epoch but at least one.
@@ -61,8 +63,14 @@ class LinearDataModule(pl.LightningDataModule):
         self.val: Samples | None = None
         self.test: Samples | None = None
         self.sample_weight: Tensor | None = None
+        self.normalization: tuple[Tensor, Tensor] | None = None
         self.batches = self.check_interval = self.total_updates = 0
-        self.one_at_a_time = False
+        self.entries: int | None = None
+
+    @property
+    def one_at_a_time(self) -> bool:
+        """Whether a block is the whole training set, for one entry of a path."""
+        return self.entries is not None
 
     @property
     def num_classes(self) -> int:
@@ -91,20 +99,23 @@ class LinearDataModule(pl.LightningDataModule):
             if self.train_size < samples:
                 self._keep_first(self.train_size)
             samples = self.train_size
-        if self.one_at_a_time:
+        self._count(samples)
+
+    def serve_whole(self, entries: int) -> None:
+        """Makes an epoch of a block for each entry of a path: the whole training set in its order, as one mini-batch."""
+        self.entries, self.shuffle, self.epochs = entries, False, 1
+        if self.train is not None:
+            self._count(len(self.train[1]))
+
+    def _count(self, samples: int) -> None:
+        """Says how many updates there are; raises an InputError for a batch larger than the training set."""
+        if self.entries:
             self.batch_size = samples
         if self.batch_size > samples:
             raise InputError(f"batch_size={self.batch_size}: accepted are 1 to {samples}, the size of the training set")
-        self.batches = samples // self.batch_size
-        self.check_interval = max(1, self.batches // 5)
+        self.batches = self.entries or samples // self.batch_size
+        self.check_interval = 1 if self.entries else max(1, self.batches // 5)
         self.total_updates = self.epochs * self.batches
-
-    def serve_whole(self, entries: int) -> None:
-        """Makes each block the whole training set in its order, as one mini-batch, one for each entry of a path.
-
-        Call it before ``setup``.
-        """
-        self.one_at_a_time, self.shuffle, self.epochs = True, False, entries
 
     def _keep_first(self, samples: int) -> None:
         """Keeps the first samples of the training set, and lets the others' memory go."""
@@ -140,7 +151,7 @@ class LinearDataModule(pl.LightningDataModule):
             shuffle=self.shuffle,
             seed=self.seed,
             sample_weight=self._weights_of_training(),
-            whole=self.one_at_a_time,
+            entries=self.batches if self.one_at_a_time else None,
             step=lambda: trainer.global_step if trainer else 0,
             rank=trainer.global_rank if trainer else 0,
             world_size=trainer.world_size if trainer else 1,

@@ -63,7 +63,8 @@ class BlockLoader:
         seed: at least 0.
         step: tells the number of updates so far.
         sample_weight: ``(N,)``, or None: all weigh alike.
-        whole: whether mini-batches are the whole training set, which then stays on disk if it is there.
+        entries: makes each mini-batch the whole training set, which then stays on disk if it is there, and an epoch of
+            so many; None: mini-batches are of ``batch_size`` samples.
         rank, world_size: mini-batches are split over the ranks, in order, into shares that differ by at most one.
     """
 
@@ -79,15 +80,15 @@ class BlockLoader:
         seed: int,
         step: Callable[[], int],
         sample_weight: Tensor | None = None,
-        whole: bool = False,
+        entries: int | None = None,
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
         self.input, self.target, self.sample_weight, self.step = input, target, sample_weight, step
-        self.whole = whole
+        self.entries = entries
         self.batch_size, self.check_interval = batch_size, check_interval
         self.shuffle, self.seed = shuffle, seed
-        self.batches = len(target) // batch_size
+        self.batches = entries or len(target) // batch_size
         self.total_updates = epochs * self.batches
         least, rest = divmod(batch_size, world_size)
         self._offset = rank * least + min(rank, rest)
@@ -114,10 +115,10 @@ class BlockLoader:
     def minibatch(self, update: int) -> MiniBatch:
         """Returns this rank's share of the mini-batch of the given update."""
         epoch, batch = divmod(update, self.batches)
-        start = batch * self.batch_size + self._offset
+        start = (0 if self.entries else batch * self.batch_size) + self._offset
         share, weight = slice(start, start + self.share), self.sample_weight
         if not self.shuffle:
-            input = self.input.between(share) if self.whole and isinstance(self.input, Rows) else self.input[share]
+            input = self.input.between(share) if self.entries and isinstance(self.input, Rows) else self.input[share]
             return input, self.target[share], None if weight is None else weight[share]
         index = self._order(epoch)[share]
         weight = None if weight is None else weight.index_select(0, index)

@@ -48,7 +48,6 @@ class FeatureDataModule(LinearDataModule):
     """
 
     classes: list[int] | list[str]
-    normalization: tuple[Tensor, Tensor] | None
 
     def __init__(
         self,
@@ -68,7 +67,7 @@ class FeatureDataModule(LinearDataModule):
         **shared: Any,
     ) -> None:
         super().__init__(**shared)
-        self.holdout, self.normalize, self.normalization = holdout, normalize, None
+        self.holdout, self.normalize = holdout, normalize
         self.scaling = KINDS.get(normalize)
         self.class_weight = dict(class_weight) if isinstance(class_weight, Mapping) else class_weight
         self.sample_weight_from = sample_weight

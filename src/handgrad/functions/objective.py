@@ -265,7 +265,7 @@ class Objective:
         found = [call() for call in calls] if self.run is None else self.run(calls)
         sums = [torch.stack(terms).sum(0) for terms in zip(*found, strict=True)]
         if coupling:  # the sum of dp/dz = diag(p) - p p', of which the second term is there, and p is dbias + y
-            y = torch.bincount(target, shares, minlength=bias.shape[1])[-bias.shape[1] :]
+            y = torch.bincount(target, shares, minlength=max(bias.shape[1], 2))[-bias.shape[1] :]
             sums[-1] = torch.diag_embed(sums[2] + y) - sums[-1]
         if self.total is not None:
             sums = list(self._over_processes(*sums))

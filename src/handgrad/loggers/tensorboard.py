@@ -79,7 +79,7 @@ class TensorBoardPathLogger(Logger):
         super().__init__()
         self._save_dir = Path(save_dir)
         self.folders = [self._save_dir / f"l2={value}" for value in l2] if len(l2) > 1 else [self._save_dir]
-        self.first_step = 0
+        self.first_step = self.first_of_path = 0  # of what is logged from now on, for pictures and for classifiers
         self._files: dict[Path, EventFile] = {}
 
     @property
@@ -103,14 +103,19 @@ class TensorBoardPathLogger(Logger):
         if folder not in self._files:
             from torch.utils.tensorboard.summary import custom_scalars
 
-            self._files[folder] = EventFile(folder, self.first_step)
+            self._files[folder] = EventFile(folder, self.first_step if folder == self._save_dir else self.first_of_path)
             self._files[folder].add(Event(summary=custom_scalars(LAYOUT)))
         return self._files[folder]
 
     @rank_zero_only
-    def resume(self, step: int) -> None:
-        """Declares what was logged after update ``step`` void; call it before anything is logged."""
+    def resume(self, step: int, step_of_path: int | None = None) -> None:
+        """Declares what was logged after update ``step`` void; call it before anything is logged.
+
+        Args:
+            step_of_path: the same for the curves of a classifier that is logged again, if it counts updates of its own.
+        """
         self.first_step = step + 1
+        self.first_of_path = self.first_step if step_of_path is None else step_of_path + 1
 
     @rank_zero_only
     def log_path(self, first_step: int, metrics: Mapping[str, Tensor], running: Tensor) -> None:

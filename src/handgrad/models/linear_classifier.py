@@ -249,6 +249,17 @@ class LinearClassifier(pl.LightningModule):
         finally:
             self.weight.data, self.bias.data = last
 
+    @contextmanager
+    def unnormalized(self, shift: Tensor, scale: Tensor) -> Iterator[None]:
+        """Puts weights for features as they are in place of those for (x - shift) / scale, each (D,), for a while."""
+        weight, bias = self.weight.data, self.bias.data
+        raw = weight.double() / scale
+        self.weight.data, self.bias.data = raw.to(weight.dtype), (bias.double() - raw @ shift).to(bias.dtype)
+        try:
+            yield
+        finally:
+            self.weight.data, self.bias.data = weight, bias
+
     def test_step(self, batch: dict[str, Samples], batch_idx: int) -> None:
         """Evaluates the best and the last weights on every split there is."""
         self.final: dict[str, Tensor] = {}

@@ -136,8 +136,8 @@ class RunFolder:
         before = {key: value for key, value in rows[0].items() if key not in COLUMNS}
         l2 = settings["l2"]
         check_same(
-            before | {"l2": [row.get("l2") for row in rows]},
-            now | {"l2": list(l2) if isinstance(l2, Sequence) else [l2]},
+            before | {"l2": l2 if l2 == "auto" else [row.get("l2") for row in rows]},
+            now | {"l2": list(l2) if isinstance(l2, list) else [l2] if l2 != "auto" else l2},
             f"{self} holds a run that finished",
         )
         return rows

@@ -71,13 +71,16 @@ def table(rows: Sequence[Row]) -> str:
     """Returns ``rows`` as aligned text, for people: the best weights' figures; a star marks the selected row."""
     columns = {"l2": "l2", "steps": "steps", "best_step": "best at"}
     columns |= {m: m.replace("_", " ") for m in MEASURES[:-1] if rows[0].get(m) is not None}
-    cells = [[*columns.values(), "‖w‖"]]
+    cells = [[*columns.values(), "‖w‖", "gap", ""]]
     for row in rows:
         numbers = [f"{row[name]:.4f}" for name in columns if name in MEASURES]
         norm = f"{row['weight_norm_squared'] ** 0.5:.4f}"
-        cells.append([f"{row['l2']:g}", str(row["steps"]), str(row["best_step"]), *numbers, norm])
+        gap = "" if row.get("gap") is None else f"{row['gap']:.1e}"
+        mark = "*" if row.get("selected") == "true" and len(rows) > 1 else ""
+        cells.append([f"{row['l2']:g}", str(row["steps"]), str(row["best_step"]), *numbers, norm, gap, mark])
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    return "\n".join("  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) for line in cells)
+    lines = ["  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in cells]
+    return "\n".join([*lines, *(["* selected by its validation loss"] if len(rows) > 1 else [])])
 
 
 def check_same(before: Mapping[str, Any], now: Mapping[str, Any], begun: str = "the run was started") -> None:

@@ -18,15 +18,15 @@ class Interrupted(BaseException):
     Args:
         number: the signal's.
         folder: of the run that was stopped, and can go on; None: there is none.
-        step: updates that it had made when it saved its state.
+        done: what it had done when it saved its state, like "112 updates".
 
     Attributes:
         left: what is left of a run that cannot go on, in words.
     """
 
-    def __init__(self, number: int, folder: Path | None = None, step: int = 0) -> None:
-        super().__init__(number, folder, step)
-        self.number, self.folder, self.step = number, folder, step
+    def __init__(self, number: int, folder: Path | None = None, done: str = "") -> None:
+        super().__init__(number, folder, done)
+        self.number, self.folder, self.done = number, folder, done
         self.left = "before a run began"
 
 

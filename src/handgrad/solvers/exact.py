@@ -20,7 +20,7 @@ REFUSALS, BIAS_STEPS = 8, 3  # certificates that are asked for, and steps of the
 LEAST_RISE = 0.05  # of the gradient along a step, relative to its slope; else L-BFGS does not remember it
 CLOSE = 30.0  # times the tolerance: the last iterations, of which one may be followed by a step of the bias
 PATIENCE = 25  # iterations in float32 without a gap that is smaller by a third; then rounding is what is left
-NOISE = {torch.float32: 3e-8, torch.float64: 1e-15}
+NOISE = {torch.float32: 3e-8, torch.float64: 1e-13}
 NUMBERS = ("objective", "gap", "gradient_norm", "iterations", "passes")
 
 

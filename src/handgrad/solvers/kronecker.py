@@ -5,6 +5,8 @@ from torch import Tensor
 
 from handgrad.solvers.centred import FLAT, CentredProblem
 
+MOST_CATEGORIES = 2**24  # that torch.multinomial takes
+
 
 class KroneckerPreconditioner:
     """Divides by ``A x S + l2``, with A = mean of dp/dz (K, K) and S the weighted mean of x x' (D, D).
@@ -49,8 +51,10 @@ def feature_gram(
     """
     generator = torch.Generator().manual_seed(seed)
     chances = spread.double().clamp_min(0) * problem.weights(slice(None))
+    every = -(-len(chances) // MOST_CATEGORIES)  # of more samples, so many that torch can draw from
+    chances = chances[::every]
     rows = min(rows, int((chances > 0).sum()))
-    index = torch.multinomial(chances, rows, generator=generator).sort().values if rows else torch.arange(0)
+    index = torch.multinomial(chances, rows, generator=generator).sort().values * every if rows else torch.arange(0)
     x = problem.rows(index, dtype)
     x = x if problem.objective.penalize_bias else x[:, :-1]
     return problem.total((x.t() @ x).double()) / max(problem.total(torch.tensor([float(rows)])).item(), 1.0)

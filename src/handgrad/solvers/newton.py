@@ -5,7 +5,7 @@ from torch import Tensor
 
 from handgrad.solvers.centred import CentredProblem, Point
 
-LARGEST, MOST_WORK, MOST_NUMBERS = 1100, 4e9, 2**24  # parameters; operations for a Hessian; numbers in the data
+LARGEST, MOST_WORK, MOST_NUMBERS = 1100, 4e9, 2**26  # parameters; operations for a Hessian; numbers p_k x
 
 
 class NewtonMetric:
@@ -24,7 +24,11 @@ class NewtonMetric:
     def suits(samples: int, features: int, outputs: int) -> bool:
         """Tells whether a problem is small enough."""
         work = samples * (features + 1.0) ** 2 * outputs * (outputs + 1)
-        return outputs * (features + 1) <= LARGEST and work <= MOST_WORK and samples * (features + 1) <= MOST_NUMBERS
+        return (
+            outputs * (features + 1) <= LARGEST
+            and work <= MOST_WORK
+            and samples * outputs * (features + 1) <= MOST_NUMBERS
+        )
 
     def begin(self, l2: float) -> None:
         """Takes up an l2."""
@@ -75,7 +79,12 @@ class NewtonMetric:
 
 
 def factorized(H: Tensor) -> Tensor:
-    """Returns the Cholesky factor of a matrix with a diagonal of ones, with as much more on it as it needs."""
+    """Returns the Cholesky factor of a matrix with a diagonal of ones, with as much more on it as it needs.
+
+    Of a matrix with overflown numbers it returns one of ones: then no step is found, and the certificate says so.
+    """
+    if not H.isfinite().all():
+        return torch.eye(len(H), dtype=H.dtype)
     more = 0.0
     while True:
         factor, info = torch.linalg.cholesky_ex(H)
