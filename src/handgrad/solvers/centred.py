@@ -160,3 +160,8 @@ class CentredProblem:
         x = torch.ones(len(index), len(self.mean) + 1, dtype=dtype)
         torch.sub(self.input.index_select(0, index).to(dtype), self.mean.to(dtype), out=x[:, :-1])
         return x
+
+
+def without_shift(parameters: Tensor) -> Tensor:
+    """Takes from softmax's parameters (K, D + 1) what shifts all outputs alike: the same classifier, for less l2."""
+    return parameters - parameters.mean(0) if len(parameters) > 1 else parameters

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from handgrad.functions.objective import Objective
-from handgrad.solvers.centred import CentredProblem, Point
+from handgrad.solvers.centred import CentredProblem, Point, without_shift
 from handgrad.solvers.certificate import Certificate, bias_part, certificate, weight_part
 from handgrad.solvers.line_search import Found, search
 from handgrad.solvers.newton import NewtonMetric
@@ -20,7 +20,7 @@ REFUSALS, BIAS_STEPS = 8, 3  # certificates that are asked for, and steps of the
 LEAST_RISE = 0.05  # of the gradient along a step, relative to its slope; else L-BFGS does not remember it
 CLOSE = 30.0  # times the tolerance: the last iterations, of which one may be followed by a step of the bias
 PATIENCE = 25  # iterations in float32 without a gap that is smaller by a third; then rounding is what is left
-NOISE = {torch.float32: 3e-8, torch.float64: 1e-13}
+NOISE = {torch.float32: 3e-8, torch.float64: 1e-10}
 NUMBERS = ("objective", "gap", "gradient_norm", "iterations", "passes")
 
 
@@ -265,12 +265,16 @@ class EntryRun:
 
 
 def extrapolated(past: Sequence[tuple[float, Tensor]], l2: float) -> Tensor:
-    """Returns, at ``l2``, the polynomial in log l2 through solutions (K, D + 1) at other values."""
+    """Returns, at ``l2``, the polynomial in log l2 through solutions (K, D + 1) at other values.
+
+    Without what all outputs have in common, which rounding leaves: from value to value extrapolation would make a
+    multiple of it, and no step brings it down.
+    """
     x = [math.log(value) for value, _ in past]
     found = torch.zeros_like(past[0][1])
     for a, (_, solution) in zip(x, past, strict=True):
         found += math.prod((math.log(l2) - b) / (a - b) for b in x if b != a) * solution
-    return found
+    return without_shift(found)
 
 
 def spread_out(values: Sequence[float], entry: int, entries: int) -> Tensor:

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from handgrad.solvers.centred import CentredProblem, Point
+from handgrad.solvers.centred import CentredProblem, Point, without_shift
 
 LARGEST, MOST_WORK, MOST_NUMBERS = 1100, 4e9, 2**26  # parameters; operations for a Hessian; numbers p_k x
 
@@ -72,7 +72,7 @@ class NewtonMetric:
     def direction(self, gradient: Tensor, l2: float) -> Tensor:
         """Returns the step for a gradient, both (K, D + 1)."""
         scaled = torch.cholesky_solve((gradient.flatten() * self.scale)[:, None], self.factor)[:, 0]
-        return (scaled * self.scale).view_as(gradient)
+        return without_shift((scaled * self.scale).view_as(gradient))
 
     def learn(self, step: Tensor, change: Tensor, curved: bool) -> None:
         """Newton needs no memory."""

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from handgrad.solvers.centred import CentredProblem, Point
+from handgrad.solvers.centred import CentredProblem, Point, without_shift
 from handgrad.solvers.kronecker import KroneckerPreconditioner, feature_gram
 from handgrad.solvers.pairs import Pairs
 
@@ -83,8 +83,7 @@ class QuasiNewtonMetric:
         def precondition(flat: Tensor) -> Tensor:
             return self.precondition(flat.view_as(gradient), l2).flatten()
 
-        step = self.pairs.direction(gradient.flatten(), precondition).view_as(gradient)
-        return step - step.mean(0) if len(step) > 1 else step  # all outputs shifted alike are the same classifier
+        return without_shift(self.pairs.direction(gradient.flatten(), precondition).view_as(gradient))
 
     def learn(self, step: Tensor, change: Tensor, curved: bool) -> None:
         """Remembers a step and the change of J's gradient along it, where it rose enough."""
