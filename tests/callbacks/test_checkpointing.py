@@ -93,7 +93,11 @@ def test_a_stopped_run_goes_on_as_if_nothing_had_been(step, tmp_path):
     sent = Signal(step)
     with pytest.raises(Interrupted) as caught:
         toy_fit([sent, Checkpointing(every_seconds=1e9)], tmp_path)
-    assert (caught.value.number, caught.value.folder, caught.value.step) == (signal.SIGTERM, tmp_path, step)
+    assert (caught.value.number, caught.value.folder, caught.value.done) == (
+        signal.SIGTERM,
+        tmp_path,
+        f"{step} updates",
+    )
     assert sent.put_off
     assert not stopping.put_off
     saved = WholeCheckpointIO().load_checkpoint(tmp_path / LAST)
@@ -116,7 +120,7 @@ def test_a_signal_is_obeyed_at_the_next_check(tmp_path):
 
     with pytest.raises(Interrupted) as caught:
         toy_fit([Early(), Checkpointing(every_seconds=1e9)], tmp_path)
-    assert (caught.value.number, caught.value.step) == (signal.SIGINT, 4 + INTERVAL)
+    assert (caught.value.number, caught.value.done) == (signal.SIGINT, f"{4 + INTERVAL} updates")
 
 
 def test_without_it_nothing_is_saved(tmp_path):
@@ -146,7 +150,7 @@ def trainer(tmp_path):
         logger=None,
         default_root_dir=str(tmp_path),
         global_step=6,
-        datamodule=SimpleNamespace(total_updates=30, batches=10),
+        datamodule=SimpleNamespace(total_updates=30, batches=10, one_at_a_time=False, normalization=None),
     )
 
 
@@ -191,7 +195,7 @@ def test_all_processes_follow_the_first_ones_signal(trainer):
     callback.on_train_start(trainer, None)
     with pytest.raises(Interrupted) as caught:
         callback.on_validation_end(trainer, None)
-    assert (caught.value.number, caught.value.step) == (signal.SIGTERM, 6)
+    assert (caught.value.number, caught.value.done) == (signal.SIGTERM, "6 updates")
     assert saves(trainer) == [(LAST, False)]
 
 

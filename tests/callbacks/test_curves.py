@@ -24,8 +24,8 @@ class Logger:
     def log_path(self, step, curves, running) -> None:
         self.told.append((step, {name: values.tolist() for name, values in curves.items()}, running.tolist()))
 
-    def resume(self, step) -> None:
-        self.told.append(step)
+    def resume(self, step, step_of_path=None) -> None:
+        self.told.append((step, step_of_path))
 
 
 def made_up(global_step: int = 6):
@@ -51,13 +51,14 @@ def test_a_check_is_logged_at_its_update():
 
 
 def test_a_resumed_run_tells_where_it_goes_on():
-    for step, told in ((0, []), (6, [6])):
+    for step, one_at_a_time, told in ((0, False, []), (6, False, [(6, None)]), (6, True, [(6, -1)])):
         trainer, model = made_up(step)
+        model.pipeline = SimpleNamespace(one_at_a_time=one_at_a_time)
         Curves().on_train_start(trainer, model)
         assert trainer.logger.told == told
     trainer, model = made_up(0)
     Curves().on_test_start(trainer, model)
-    assert trainer.logger.told == [0]
+    assert trainer.logger.told == [(0, 6)]
 
 
 def test_without_a_logger_nothing_happens():

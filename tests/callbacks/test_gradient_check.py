@@ -49,7 +49,7 @@ def run(
     block = block or FirstBlock([first_batch(max(outputs, 2))])
     model = SimpleNamespace(
         objective=lambda total: replace(objective, total=total),
-        pipeline=SimpleNamespace(total=total),
+        pipeline=SimpleNamespace(total=total, one_at_a_time=False),
         bias=torch.zeros(len(objective.l2), outputs),
     )
     trainer = SimpleNamespace(train_dataloader=[block], logger=logger, global_step=0)

@@ -32,12 +32,13 @@ def terminal(monkeypatch) -> Terminal:
 
 @pytest.fixture
 def trainer() -> SimpleNamespace:
-    data = SimpleNamespace(total_updates=30, batches=10, epochs=3)
+    data = SimpleNamespace(total_updates=30, batches=10, epochs=3, one_at_a_time=False)
     return SimpleNamespace(datamodule=data, global_step=0, is_global_zero=True)
 
 
 MODEL = SimpleNamespace(
-    metrics={"loss/val": torch.tensor([0.75, 0.25, 0.5]), "accuracy/val": torch.tensor([0.125, 0.875, 0.9375])}
+    pipeline=SimpleNamespace(one_at_a_time=False),
+    metrics={"loss/val": torch.tensor([0.75, 0.25, 0.5]), "accuracy/val": torch.tensor([0.125, 0.875, 0.9375])},
 )
 
 
@@ -109,3 +110,17 @@ def test_a_run_fills_it(terminal):
     toy_fit([UpdateProgressBar()])
     assert last(terminal).startswith("Epoch 3/3: 100%|")
     assert " 30/30 [" in last(terminal)
+
+
+def test_values_of_l2_are_counted_where_they_are_solved_one_by_one(terminal, trainer):
+    pipeline = SimpleNamespace(one_at_a_time=True, report=lambda: {"gap": torch.tensor([torch.nan, 3e-7])})
+    model = SimpleNamespace(pipeline=pipeline, moved=torch.tensor([False, True]), hparams={"l2": [0.1, 0.02]})
+    trainer.datamodule.one_at_a_time = True
+    bar = UpdateProgressBar()
+    bar.on_train_start(trainer, model)
+    bar.on_train_batch_end(trainer, model, None, range(1), 0)
+    bar.on_validation_end(trainer, model)
+    bar.on_train_end(trainer, model)
+    assert " 1/30 [" in last(terminal)
+    assert "l2 values" in last(terminal)
+    assert "l2=0.02, gap 3.0e-07" in last(terminal)

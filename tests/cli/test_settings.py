@@ -50,7 +50,7 @@ WRONG = {
 }
 LINES = [
     ("lr", 0.0, "lr=0: accepted is a number > 0"),
-    ("l2", [0, -0.5], "l2=[0, -0.5]: accepted is a number >= 0 or a list of them, like 2.0 or [0,0.02,2]"),
+    ("l2", [0, -0.5], "l2=[0, -0.5]: accepted is a number >= 0 or a list of them, like 2.0 or [0,0.02,2], or auto"),
     ("epochs", 0, "epochs=0: accepted is a whole number >= 1"),
     ("seed", -1, "seed=-1: accepted is a whole number >= 0"),
     ("patience", 0, "patience=0: accepted is a whole number >= 1, or null"),

@@ -121,6 +121,22 @@ def test_a_wrong_hessian_is_seen_where_it_is_asked_for(name, factor, monkeypatch
     assert refused(name, hessian=True) == HESSIAN
 
 
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("factor", [2.0, -1.0, 0.0, 1 + 1e-6])
+@pytest.mark.parametrize("part", ["loss", "gradient"])
+def test_a_wrong_data_term_is_seen_where_it_is_asked_for(name, factor, part, monkeypatch):
+    loss, outputs = LOSSES[name]
+
+    def wrong(z, target):
+        losses, residual = loss.residual(z, target)
+        return (factor * losses, residual) if part == "loss" else (losses, factor * residual)
+
+    monkeypatch.setitem(LOSSES, name, (loss._replace(residual=wrong), outputs))
+    assert refused(name) == set()
+    subject = "data term" if part == "loss" else "data term's gradient"
+    assert refused(name, hessian=True) == {f"{subject} of the objective at l2={l2:g}" for l2 in L2.tolist()}
+
+
 PENALTY = {
     "parameter doubled": (lambda p, l2: (None if p is None else 2 * p, l2), "parameter"),
     "l2 negated": (lambda p, l2: (p, None if l2 is None else -l2), "l2"),

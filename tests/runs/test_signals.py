@@ -26,7 +26,7 @@ def test_outside_a_run_the_program_stops_at_once(number, stopping):
     with pytest.raises(Interrupted) as caught:
         signal.raise_signal(number)
     stop = caught.value
-    assert (stop.number, stop.folder, stop.step) == (number, None, 0)
+    assert (stop.number, stop.folder, stop.done) == (number, None, "")
     assert stopping.signal == number
 
 

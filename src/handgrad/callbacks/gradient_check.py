@@ -28,7 +28,8 @@ class GradientCheck(pl.Callback):
         tolerance: largest relative error accepted.
         directions: number of random directions along which the objective is differentiated.
         classifiers: largest number of classifiers of a path that are checked, evenly spread over it.
-        hessian: whether the Hessian-vector product is checked too; it plays no part in SGD and Adam.
+        hessian: whether the Hessian-vector product and the data term are checked too; always where the solver looks at
+            the whole training set, which takes both. They play no part in SGD and Adam.
 
     Raises:
         GradientError: (on_train_start) a loss or a gradient is wrong.
@@ -48,8 +49,8 @@ class GradientCheck(pl.Callback):
         # As a solver's step; where samples are left out, their share is counted, which all processes have to do.
         share = block.share if objective.total and round(len(target) / block.share) <= SAMPLES else None
         input, target = some(input, target)
-        worst = 0.0
-        for term in terms(objective, outputs, input, target, self.directions, share, self.hessian):
+        hessian, worst = self.hessian or pl_module.pipeline.one_at_a_time, 0.0
+        for term in terms(objective, outputs, input, target, self.directions, share, hessian):
             error = term.relative_error()
             if not error <= self.tolerance:
                 raise GradientError(

@@ -250,7 +250,7 @@ class Settings:
     l2: Any = setting(
         "L2 penalty, or a list of them: the whole path is trained in one run; auto: 20 values that suit the data",
         (
-            "a number >= 0, a list of them, like 2.0 or [0,0.02,2], or auto",
+            "a number >= 0 or a list of them, like 2.0 or [0,0.02,2], or auto",
             lambda x: all(map(is_penalty, x)) and len(x) > 0 if isinstance(x, list) else x == "auto" or is_penalty(x),
         ),
     )

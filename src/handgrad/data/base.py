@@ -102,7 +102,7 @@ class LinearDataModule(pl.LightningDataModule):
         self._count(samples)
 
     def serve_whole(self, entries: int) -> None:
-        """Makes an epoch of a block for each entry of a path: the whole training set in its order, as one mini-batch."""
+        """Makes an epoch of a block for each entry of a path: the whole training set in its order, as a mini-batch."""
         self.entries, self.shuffle, self.epochs = entries, False, 1
         if self.train is not None:
             self._count(len(self.train[1]))

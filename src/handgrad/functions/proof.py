@@ -60,7 +60,7 @@ def terms(
         target: (N,).
         directions: number of directions along which the objective is differentiated.
         share: what training tells ``objective.gradient`` of the samples' share in those of all processes.
-        hessian: whether to compare the Hessian-vector product too, for solvers that use it.
+        hessian: whether to compare the Hessian-vector product and the data term too, for solvers that use them.
     """
     input, generator = input.double(), torch.Generator().manual_seed(0)
     few, few_targets = input[:SAMPLES], target[:SAMPLES]
@@ -89,6 +89,7 @@ def terms(
         *penalty_terms(point[0], others[0], normal),
         *objective_terms(objective, gradient, input, target, draws, active),
         *(hessian_terms(objective, gradient, input, *draws[:2]) if hessian else ()),
+        *(data_terms(objective, gradient, input, target, draws[0]) if hessian and objective.loss.residual else ()),
     ]
 
 
@@ -252,6 +253,28 @@ def hessian_terms(
     derived = flat(*objective.hessian_vector_product(*point, *direction, input))
     numeric = central_difference(lambda *at: flat(*gradient(*at)[1:]), point, direction)
     yield from terms_by_l2(objective, [("Hessian-vector product of the objective at", DIFFERENCES, derived, numeric)])
+
+
+def data_terms(
+    objective: Objective,
+    gradient: Callable[..., tuple[Tensor, Tensor, Tensor]],
+    input: Tensor,
+    target: Tensor,
+    point: tuple[Tensor, Tensor],
+) -> Iterator[Term]:
+    """Compares ``data_term`` with the formula, and its gradient and the penalty's with what ``gradient`` gives."""
+    found, l2 = objective.data_term(*point, input, target), objective.l2
+    weight, bias = point
+    dbias = found.dbias + (l2[:, None] * bias if objective.penalize_bias else 0)
+    derived = torch.cat(((found.dweight + l2[:, None, None] * weight).flatten(1), dbias), 1)
+    _, dweight, dbias = gradient(*point)
+    proven = torch.cat((dweight.flatten(1), dbias), 1)
+    loss, _ = plain_objective(objective, *point, input, target)
+    pairs = [
+        ("data term of the objective at", FORMULA, found.loss, loss),
+        ("data term's gradient of the objective at", "the gradient that training takes", derived, proven),
+    ]
+    yield from terms_by_l2(objective, pairs)
 
 
 def terms_by_l2(objective: Objective, pairs: Iterable[tuple[str, str, Tensor, Tensor]]) -> Iterator[Term]:

@@ -52,6 +52,7 @@ class CentredProblem:
 
     Attributes:
         mean: m, (D,).
+        class_shares: weighted mean of y, by class, (C,).
         penalized: (D + 1,), 1 where l2 counts a column.
         passes: over the data so far.
     """
@@ -65,6 +66,7 @@ class CentredProblem:
         self.penalized = torch.ones(input.shape[1] + 1, dtype=torch.float64)
         self.penalized[-1] = float(objective.penalize_bias)
         self.weight = self.total(self.weights(slice(None)).sum()[None]).item()  # sum of the samples' weights
+        self.class_shares = self._class_shares()
         self.mean = torch.zeros(input.shape[1], dtype=torch.float64)
         if not objective.penalize_bias:
             self.mean = self.total(self._feature_sums()) / self.weight
@@ -86,11 +88,11 @@ class CentredProblem:
         """Returns W = 0 and the bias that alone fits best: the logarithms of the classes' shares (0 if penalized)."""
         parameters = torch.zeros(self.outputs, len(self.mean) + 1, dtype=torch.float64)
         if not self.objective.penalize_bias:
-            logs = self.class_shares().log()
+            logs = self.class_shares.log()
             parameters[:, -1] = logs - logs.mean() if self.outputs > 1 else logs[1] - logs[0]
         return parameters
 
-    def class_shares(self) -> Tensor:
+    def _class_shares(self) -> Tensor:
         """Returns the weighted mean of y, by class."""
         sums = torch.zeros(max(self.outputs, 2), dtype=torch.float64)
         sums.index_add_(0, self.target, self.weights(slice(None)))
@@ -138,10 +140,6 @@ class CentredProblem:
         """Returns T for W (K, D) and b (K,)."""
         weight = weight.double()
         return torch.cat((weight, (bias.double() + weight @ self.mean)[:, None]), 1)
-
-    def saved(self, parameters: Tensor) -> Tensor:
-        """Returns the parameters again after they were written down as W and b."""
-        return self.centred(*self.uncentred(parameters))
 
     def value(self, point: Point, l2: float) -> float:
         """Returns J."""

@@ -113,7 +113,7 @@ def bias_part(problem: CentredProblem, point: Point, l2: float, class_sums: Tens
         return 0.0
     weight, c = point.parameters[:, :-1], point.parameters[:, -1]
     G, r = point.gradient[:, :-1], point.gradient[:, -1]
-    mean_p = problem.class_shares()[-len(r) :] + r
+    mean_p = problem.class_shares[-len(r) :] + r
     t = (r / mean_p if len(r) > 1 else torch.maximum(r / mean_p, -r / (1 - mean_p))).max().clamp_min(0).item()
     if not t < 1:
         return float("inf")

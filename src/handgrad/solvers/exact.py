@@ -18,7 +18,8 @@ from handgrad.solvers.quasi_newton import QuasiNewtonMetric
 ENOUGH = 0.5  # of the tolerance: where an entry's own numbers, which are no proof, call for the certificate
 REFUSALS, BIAS_STEPS = 8, 3  # certificates that are asked for, and steps of the bias for each
 LEAST_RISE = 0.05  # of the gradient along a step, relative to its slope; else L-BFGS does not remember it
-CLOSE = 30.0  # times the tolerance: the last iterations, of which one may be followed by a step of the bias
+FAR = 0.2  # a step of the bias squares its gap, which is taken for enough below that many tolerances
+CLOSE = 1e3  # times the tolerance: the last iterations, of which one may be followed by a step of the bias
 PATIENCE = 25  # iterations in float32 without a gap that is smaller by a third; then rounding is what is left
 NOISE = {torch.float32: 3e-8, torch.float64: 1e-10}
 NUMBERS = ("objective", "gap", "gradient_norm", "iterations", "passes")
@@ -29,12 +30,14 @@ class ExactState:
     """The parameters of the path, in float64, and what the entries solved so far leave to the next one.
 
     Attributes:
+        centred_bias: (L, K), to the bit: ``bias`` has what is left of it on features as they are.
         numbers: (L, 5), ``NUMBERS`` of each solved entry; NaN before.
         memory: of the metric, by name; tensors of a fixed shape.
     """
 
     weight: Tensor
     bias: Tensor
+    centred_bias: Tensor
     numbers: Tensor
     memory: dict[str, Tensor]
     problem: CentredProblem | None = None
@@ -43,7 +46,7 @@ class ExactState:
     sums: Tensor = field(default_factory=lambda: torch.empty(0))
 
     def tensors(self) -> dict[str, Tensor]:
-        named = {"weight": self.weight, "bias": self.bias, "numbers": self.numbers}
+        named = {"weight": self.weight, "bias": self.bias, "centred_bias": self.centred_bias, "numbers": self.numbers}
         return named | {f"memory.{name}": tensor for name, tensor in self.memory.items()}
 
     @property
@@ -74,7 +77,9 @@ class Exact:
     def init(self, weight: Tensor, bias: Tensor) -> ExactState:
         entries, outputs, features = weight.shape
         numbers = torch.full((entries, len(NUMBERS)), torch.nan, dtype=torch.float64)
-        return ExactState(weight, bias, numbers, QuasiNewtonMetric.empty_memory(outputs, features))
+        return ExactState(
+            weight, bias, bias.detach().clone(), numbers, QuasiNewtonMetric.empty_memory(outputs, features)
+        )
 
     @torch.no_grad()
     def step(self, objective: Objective, state: ExactState, block: Block, active: Tensor) -> Progress:
@@ -86,8 +91,8 @@ class Exact:
         run = EntryRun(self, state, objective.l2[entry].item(), self.past(objective, state))
         point, found = run.solve()
         state.point = point
-        weight, bias = run.problem.uncentred(point.parameters)
-        state.weight[entry], state.bias[entry] = weight, bias
+        state.weight[entry], state.bias[entry] = run.problem.uncentred(point.parameters)
+        state.centred_bias[entry] = point.parameters[:, -1]
         run.metric.save(state.memory)
         values = [found.objective, found.gap, found.gradient_norm, run.iterations, run.passes]
         state.numbers[entry] = torch.tensor(values, dtype=torch.float64)
@@ -112,7 +117,9 @@ class Exact:
         """Returns the last three solutions with their l2, the latest last."""
         assert state.problem is not None
         solved = sorted(state.solved.nonzero().flatten().tolist(), key=lambda i: -objective.l2[i].item())[-3:]
-        return [(objective.l2[i].item(), state.problem.centred(state.weight[i], state.bias[i])) for i in solved]
+        return [
+            (objective.l2[i].item(), torch.cat((state.weight[i], state.centred_bias[i, :, None]), 1)) for i in solved
+        ]
 
     def done(self, state: ExactState) -> Tensor:
         return state.solved
@@ -163,13 +170,10 @@ class EntryRun:
         point = self.start()
         while True:
             gradient = self.problem.gradient(point, self.l2)
-            self.metric.refresh(point, self.l2, self.iterations, self.spread)
-            direction = self.metric.direction(gradient, self.l2)
-            gap = self.observe(point, gradient, direction)
-            if gap > self.enough and self.may_go_on and not self.stalls(gap):
-                found = self.search(Found(point, gradient, 0.0), direction, gap)
+            gap = self.observe(point, gradient)
+            if gap > self.enough and self.may_go_on and not self.stalls():
+                found = self.search(Found(point, gradient, 0.0), gap)
                 if found is not None:
-                    self.learn(Found(point, gradient, 0.0), direction, found)
                     point = found.point
                     continue
             point, proof = self.certified(point)
@@ -192,13 +196,13 @@ class EntryRun:
     def at(self, parameters: Tensor, gram: bool, coupling: bool) -> Point:
         return self.problem.at(parameters, self.dtype, self.spread if gram else None, coupling)
 
-    def observe(self, point: Point, gradient: Tensor, direction: Tensor) -> float:
+    def observe(self, point: Point, gradient: Tensor) -> float:
         """Notes where the entry is; returns an estimate of the gap, without penalty that of a quadratic J."""
         J = self.problem.value(point, self.l2)
         if self.l2:
             gap = weight_part(self.problem, point, self.l2) / J
         else:
-            gap = (gradient * direction).sum().item() / 2 / max(J, 1e-300)
+            gap = (gradient * self.direction(point, gradient)).sum().item() / 2 / max(J, 1e-300)
         self.note(J, gap)
         if gap < self.least / 1.5:
             self.least, self.least_at = gap, self.iterations
@@ -209,12 +213,17 @@ class EntryRun:
         for name, value in (("objective", objective), ("gap", gap)):
             self.curves[name][self.iterations :] = [value]
 
-    def stalls(self, gap: float) -> bool:
+    def stalls(self) -> bool:
         """Tells whether the gap has not fallen for long."""
         return self.dtype == torch.float32 and self.iterations - self.least_at > PATIENCE
 
-    def search(self, here: Found, direction: Tensor, gap: float) -> Found | None:
-        following = self.iterations + 1
+    def direction(self, point: Point, gradient: Tensor) -> Tensor:
+        self.metric.refresh(point, self.l2, self.iterations, self.spread)
+        return self.metric.direction(gradient, self.l2)
+
+    def search(self, here: Found, gap: float) -> Found | None:
+        """Makes an iteration; None: no step was found."""
+        direction, following = self.direction(here.point, here.gradient), self.iterations + 1
         gram = self.metric.wants_gram(following, self.l2)
         coupling = gram or gap <= CLOSE * self.tolerance
 
@@ -223,12 +232,13 @@ class EntryRun:
 
         found = search(self.problem, self.l2, here, direction, NOISE[self.dtype], evaluate)
         self.iterations += 1
+        if found is not None:
+            self.learn(here, direction, found)
         return found
 
     def learn(self, before: Found, direction: Tensor, after: Found) -> None:
         """Gives the metric a step that was taken, with whether J's gradient rose enough along it."""
-        step = after.point.parameters - before.point.parameters
-        change = after.gradient - before.gradient
+        step, change = after.point.parameters - before.point.parameters, after.gradient - before.gradient
         least = LEAST_RISE * after.size * (before.gradient * direction).sum().abs().item()
         self.metric.learn(step, change, curved=(step * change).sum().item() > least)
 
@@ -237,17 +247,22 @@ class EntryRun:
 
         Where a free bias is what keeps the gap open it makes steps of Newton's, which hardly move the rest.
         """
-        parameters = point.parameters
+        parameters, exact = point.parameters, self.dtype == torch.float64
         if self.bias_gap(point) > self.enough / 5:
-            if self.bias_gap(point) > self.tolerance**0.5 or point.coupling is None:
-                point = self.at(parameters if point.coupling is None else point.with_bias_step(), False, coupling=True)
-            parameters = point.with_bias_step()
+            if point.coupling is None:
+                point = self.at(point.parameters, False, coupling=True)
+            for _ in range(BIAS_STEPS):
+                if self.bias_gap(point) ** 2 <= FAR * self.tolerance:
+                    break
+                point = self.at(point.with_bias_step(), False, coupling=True)
+            parameters, exact = point.with_bias_step(), False
         for _ in range(BIAS_STEPS):
-            point = self.problem.at(self.problem.saved(parameters), coupling=True)
+            if not exact:
+                point = self.problem.at(parameters, coupling=True)
             proof = certificate(self.problem, point, self.l2, self.sums)
-            if not proof.gap > self.tolerance or self.bias_gap(point) < proof.gap / 5:
+            if not proof.gap > self.tolerance or self.bias_gap(point) < proof.gap / 5 or point.coupling is None:
                 break
-            parameters = point.with_bias_step()
+            parameters, exact = point.with_bias_step(), False
         return point, proof
 
     def bias_gap(self, point: Point) -> float:
