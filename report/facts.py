@@ -17,12 +17,13 @@ def split_facts(split: Split) -> Facts:
     """Returns every number the report states about one split."""
     return {
         "split": split.name,
+        "tolerance": split.optimum.config["optimizer"]["tolerance"],
         **size_facts(split.path),
         **{f"logistic_{key}": value for key, value in end_facts(split.logistic).items()},
         **{f"softmax_{key}": value for key, value in end_facts(split.path).items()},
         **stop_facts(split),
         **shuffle_facts(split),
-        "l2": [l2_facts(split.path, l2) for l2 in sorted(split.path.l2)],
+        "l2": [l2_facts(split.path, l2) | optimum_facts(split, l2) for l2 in sorted(split.path.l2)],
     }
 
 
@@ -136,6 +137,21 @@ def l2_facts(path: Run, l2: float) -> Facts:
         "norm_squared": row["last_weight_norm_squared"],
         **{name: float(weights[name][place]) for name in ("correlation", "rounded_share")},
     }
+
+
+def optimum_facts(split: Split, l2: float) -> Facts:
+    """Returns how far the last weights lie above the certified optimum at this ``l2``; None where none is proven.
+
+    ``left`` is ``(J - J*) / J``, the same share that ``last_gap`` of the results bounds from above.
+    """
+    row, optimum = split.path.row(l2), split.certified().get(l2)
+    objective = row["last_train_loss"] + l2 / 2 * row["last_weight_norm_squared"]
+    if optimum is None:
+        return {"objective": objective, "optimum": None}
+    names = ("objective", "gap", "train_loss", "val_loss", "val_accuracy")
+    left = (objective - optimum["objective"]) / objective
+    found = {name: optimum[name] for name in names} | {"left": left, "proven_left": row.get("last_gap")}
+    return {"objective": objective, "optimum": found}
 
 
 def small_facts(small: Run) -> Facts:

@@ -25,6 +25,7 @@ from report.events import Curve, Run, block_mean
 from report.splits import Split
 
 L2_COLOURS = (BLACK, BLUE, GREEN, ORANGE, VERMILLION)
+OPTIMUM = "D"  # the marker of a certified optimum
 L2_STYLES = ("-", (0, (5, 1.5)), "-.", "-", (0, (2, 1)))
 
 
@@ -34,7 +35,6 @@ def draw_losses(ax: Axes, curves: dict[str, Curve]) -> None:
     ax.fill_between(step, mean - spread, mean + spread, color=TRAIN, alpha=0.25, linewidth=0, zorder=1)
     ax.plot(step, mean, color=TRAIN, linewidth=1.2, label="training (mean of 10 steps ± 1 s.d.)", zorder=2)
     ax.plot(*curves["loss/val"], color=VAL, label="validation", zorder=3)
-    legend_above(ax, 2)
 
 
 def draw_accuracies(ax: Axes, curves: dict[str, Curve]) -> None:
@@ -49,12 +49,37 @@ def legend_above(ax: Axes, columns: int) -> None:
     ax.figure.legend(*ax.get_legend_handles_labels(), loc="outside upper center", ncols=columns, columnspacing=1.2)
 
 
+def draw_optimum(ax: Axes, value: float, colour: str) -> None:
+    """Draws what was measured at a certified optimum, whatever the step: a thin line that ends in a diamond."""
+    low, high = ax.get_ylim()
+    if low <= value <= high:
+        ax.axhline(value, color=colour, linestyle=(0, (6, 3)), linewidth=1, zorder=2.5)
+        end = {"transform": ax.get_yaxis_transform(), "clip_on": False, "zorder": 5}
+        ax.plot(1, value, OPTIMUM, color=colour, markersize=8, markeredgecolor=BLACK, **end)
+
+
+def name_optimum(ax: Axes) -> None:
+    """Names the lines of ``draw_optimum`` in the legend."""
+    look = {"linestyle": (0, (6, 3)), "linewidth": 1, "markersize": 8, "markeredgecolor": BLACK}
+    ax.plot([], [], marker=OPTIMUM, color=GREY, label="optimum", **look)
+
+
+def name_beside(ax: Axes, name: str, values: list[float]) -> None:
+    """Writes ``name`` to the right of ``ax``, at the middle of those ``values`` that lie in the picture."""
+    low, high = ax.get_ylim()
+    seen = [value for value in values if low <= value <= high]
+    if seen:
+        place = {"xycoords": ax.get_yaxis_transform(), "textcoords": "offset points"}
+        ax.annotate(name, (1, sum(seen) / len(seen)), (11, 0), va="center", fontsize=12, **place)
+
+
 @styled
 def figure_1(split: Split) -> Figure:
     """Logistic regression: losses."""
     figure, ax = axes(ylabel="Cross-entropy loss")
     draw_losses(ax, split.logistic.curves())
     ax.set(ylim=(0, 0.2), xlim=(0, None))
+    legend_above(ax, 2)
     return figure
 
 
@@ -102,10 +127,17 @@ def mark_spikes(ax: Axes, curve: Curve, spikes: np.ndarray) -> None:
 
 @styled
 def figure_4(split: Split) -> Figure:
-    """Softmax regression: losses."""
+    """Softmax regression: losses without penalty, beside those at the optimum of each l2 > 0."""
     figure, ax = axes(ylabel="Cross-entropy loss")
     draw_losses(ax, split.path.curves(0.0))
     ax.set(ylim=(0.2, 0.6), xlim=(0, None))
+    for l2, row in split.certified().items():
+        losses = {TRAIN: row["train_loss"], VAL: row["val_loss"]}
+        for colour, loss in losses.items():
+            draw_optimum(ax, loss, colour)
+        name_beside(ax, f"l2 = {l2:g}", list(losses.values()))
+    name_optimum(ax)
+    legend_above(ax, 2)
     return figure
 
 
@@ -146,13 +178,18 @@ def draw_images(figure: Figure, bottom: float, height: float, title: str, images
 
 @styled
 def figure_7(split: Split) -> Figure:
-    """Softmax regression: validation accuracy for each l2."""
+    """Softmax regression: validation accuracy for each l2, and at the optimum of each l2 > 0."""
     figure, ax = axes(ylabel="Validation accuracy")
+    certified = split.certified()
+    ax.set(ylim=(0.7, 0.95))
     for l2, colour, line in zip(sorted(split.path.l2), L2_COLOURS, L2_STYLES, strict=True):
         ax.plot(
             *split.path.curves(l2)["accuracy/val"], color=colour, linestyle=line, linewidth=1.5, label=f"l2 = {l2:g}"
         )
-    ax.set(ylim=(0.7, 0.95), xlim=(0, None))
+        if l2 in certified:
+            draw_optimum(ax, certified[l2]["val_accuracy"], colour)
+    ax.set(xlim=(0, None))
+    name_optimum(ax)
     legend_above(ax, 3)
     return figure
 

@@ -126,8 +126,32 @@ def l2_rows(f: Facts) -> list[Number]:
             Number("4d", f"final validation loss, {at}", f["split"], "", f"{x['val_loss']:.4f}"),
             Number("8 (4e)", f"‖w‖, {at}", f["split"], seeds(f, "falls as l2 grows"), f"{x['norm']:.4f}"),
             Number("8 (4e)", f"‖w‖², {at}", f["split"], "", f"{x['norm_squared']:.4f}"),
+            Number("4d", f"objective after the last update, {at}", f["split"], "", f"{x['objective']:.6f}"),
+            *optimum_rows(x["optimum"], at, f["split"]),
         ]
     return rows
+
+
+def optimum_rows(optimum: Facts | None, at: str, split: str) -> list[Number]:
+    """The certified optimum of one l2, and what SGD's last weights leave; nothing where no optimum is proven."""
+    if optimum is None:
+        return []
+    certified = f"its proven gap: {optimum['gap']:.1e}"
+    own = own_bound(optimum["proven_left"])
+    return [
+        Number("4 (3b)", f"training loss at the optimum, {at}", split, "", f"{optimum['train_loss']:.4f}"),
+        Number("4 (3b)", f"validation loss at the optimum, {at}", split, "", f"{optimum['val_loss']:.4f}"),
+        Number("7 (4c)", f"validation accuracy at the optimum, {at}", split, "", f"{optimum['val_accuracy']:.4f}"),
+        Number("4d", f"objective at the optimum, {at}", split, "", f"{optimum['objective']:.6f}", certified),
+        Number("4d", f"share of the objective that SGD leaves, {at}", split, "", f"{optimum['left']:.2%}", own),
+    ]
+
+
+def own_bound(gap: float | None) -> str:
+    """Says what SGD's own ``last_gap`` proves; it may be larger than the objective, which is never below 0."""
+    if gap is None:
+        return ""
+    return f"SGD's own last_gap: {gap:.4g}" + ("; above 1 it says nothing" if gap > 1 else "")
 
 
 def small_rows(small: Facts) -> list[Number]:

@@ -58,12 +58,14 @@ SMALL = (
     "epochs=1900",
     THREAD,
 )
+OPTIMUM = ("optimizer=exact", "l2=[0.002,0.02,0.2,2]", THREAD)  # without 0, where no optimum can be proven
 COMMANDS = (  # in this order both processes end at about the same time, and runs end from early on
     Command("course_l2", ("experiment=course_l2", THREAD), weights=True),
     Command("shuffled", ("data.shuffle=true", THREAD), {"experiment": STOPPED, "seed": SEEDS}),
     Command("small_data", SMALL),
     Command("report_l2", ("experiment=report_l2", THREAD), weights=True),
     Command("unshuffled", (THREAD,), {"experiment": LOGISTIC}),
+    Command("optimum", OPTIMUM, {"experiment": ("course_l2", "report_l2")}),
 )
 
 

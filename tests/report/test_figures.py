@@ -27,6 +27,41 @@ def test_the_training_loss_is_a_ten_step_mean_under_the_validation_loss(splits):
     assert band.get_zorder() < train.get_zorder() < val.get_zorder()
 
 
+def optima(ax) -> list[float]:
+    return [line.get_ydata()[0] for line in ax.lines if line.get_marker() == figures.OPTIMUM and len(line.get_ydata())]
+
+
+def test_figure_4_draws_both_losses_of_each_optimum_in_the_picture(splits):
+    figure = figures.figure_4(splits["course"])
+    (ax,) = figure.axes
+    assert optima(ax) == pytest.approx([0.252, 0.262, 0.27, 0.28, 0.45, 0.46])
+    assert [text.get_text() for text in ax.texts] == ["l2 = 0.002", "l2 = 0.02", "l2 = 0.2"]
+    assert [text.xy[1] for text in ax.texts] == pytest.approx([0.257, 0.275, 0.455])
+    names = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert names == ["training (mean of 10 steps ± 1 s.d.)", "validation", "optimum"]
+
+
+def test_an_optimum_outside_the_picture_is_neither_drawn_nor_named():
+    _, ax = style.axes()
+    ax.set_ylim(0.2, 0.6)
+    figures.draw_optimum(ax, 1.3, style.TRAIN)
+    figures.name_beside(ax, "l2 = 2", [1.3, 1.2])
+    figures.name_beside(ax, "l2 = 0.2", [0.7, 0.5])
+    assert not ax.lines
+    assert [(text.get_text(), text.xy[1]) for text in ax.texts] == [("l2 = 0.2", 0.5)]
+
+
+def test_figure_7_draws_each_optimum_in_its_curves_colour(splits):
+    figure = figures.figure_7(splits["report"])
+    (ax,) = figure.axes
+    assert optima(ax) == pytest.approx([0.87, 0.87, 0.87])
+    marks = [line for line in ax.lines if line.get_marker() == figures.OPTIMUM]
+    curves = {line.get_label(): line.get_color() for line in ax.lines}
+    assert [mark.get_color() for mark in marks[:3]] == [curves[f"l2 = {l2}"] for l2 in ("0.002", "0.02", "0.2")]
+    names = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert names == ["l2 = 0", "l2 = 0.002", "l2 = 0.02", "l2 = 0.2", "l2 = 2", "optimum"]
+
+
 def test_figure_3_marks_the_spikes(splits):
     spikes = np.array([36, 60])
     figure = figures.figure_3(splits["course"], spikes)

@@ -1,4 +1,5 @@
 import csv
+import re
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -8,7 +9,7 @@ from markupsafe import Markup
 
 from report.__main__ import report
 from report.facts import Facts, small_facts, split_facts
-from report.numbers import Number
+from report.numbers import Number, own_bound
 from report.page import environment, listed, page, signed
 
 SCRIPT = """<script>alert("'")</script> & more"""
@@ -95,7 +96,32 @@ def test_the_table_of_numbers(folder):
     assert found["global step of the early stop", "report"]["seed"] == "15"
     assert found["updates after which the unshuffled accuracy drops", "course"]["ours"].startswith("36 60 84")
     assert found["‖w‖, l2 = 2", "report"]["ours"] == "0.6667"
+    assert found["objective after the last update, l2 = 0.2", "course"]["ours"] == "0.777778"
+    assert found["objective at the optimum, l2 = 0.2", "course"]["ours"] == "0.727778"
+    left = found["share of the objective that SGD leaves, l2 = 0.2", "course"]
+    assert (left["ours"], left["note"]) == ("6.43%", "SGD's own last_gap: 0.25")
+    assert found["validation loss at the optimum, l2 = 0.02", "report"]["ours"] == "0.2800"
+    assert found["validation accuracy at the optimum, l2 = 0.02", "report"]["ours"] == "0.8700"
+    assert not {key for key in found if "the optimum, l2 = 0" in key[0] and key[0].endswith(" = 0")}
     assert found["final validation loss, 100 training images, l2 = 0.02", "course"]["ours"] == "0.3300"
+
+
+def test_a_bound_above_the_objective_says_nothing():
+    assert own_bound(None) == ""
+    assert own_bound(0.16) == "SGD's own last_gap: 0.16"
+    assert own_bound(24.6) == "SGD's own last_gap: 24.6; above 1 it says nothing"
+
+
+def test_answer_4d_says_what_sgd_leaves(folder):
+    text = " ".join(re.sub(r"<[^>]*>", "", (folder / "index.html").read_text(encoding="utf-8")).split())
+    said = "leave on the table, as a share of the objective: 16.3% at l2 = 0.002, 13.9% at l2 = 0.02, 6.4% at l2 = 0.2."
+    assert said in text
+    assert "What 30 epochs of SGD" in text
+    assert "At l2 = 0.002 the validation loss ends at 0.312 (without a penalty at 0.310)" in text
+    assert "while the optimum has 0.262" in text
+    assert "0.870, 0.870, 0.870 for l2 = 0.002, 0.02, 0.2." in text
+    assert "course 0.2 0.77778 0.72778 6.43% 0.5100 0.4600" in text
+    assert "each proven to lie at most 1e-06 of its value above the minimum" in text
 
 
 @pytest.fixture
@@ -130,6 +156,12 @@ def test_a_missing_fact_is_an_error(name, folder, facts, small):
 def test_a_missing_fact_of_one_l2_is_an_error(folder, facts, small):
     del facts["report"]["l2"][1]["norm"]
     with pytest.raises(UndefinedError, match="norm"):
+        page(folder / "figures", facts, small_facts(small), [], Markup())
+
+
+def test_a_missing_fact_of_an_optimum_is_an_error(folder, facts, small):
+    del facts["course"]["l2"][1]["optimum"]["left"]
+    with pytest.raises(UndefinedError, match="left"):
         page(folder / "figures", facts, small_facts(small), [], Markup())
 
 

@@ -18,7 +18,19 @@ def test_command_lines():
         "hydra.sweep.dir=there",
     ]
     assert SWEEP.jobs()[1] == {"experiment": "report_logistic", "seed": 1, "threads": 1}
-    assert sum(len(command.jobs()) for command in COMMANDS) == 17
+    assert sum(len(command.jobs()) for command in COMMANDS) == 19
+
+
+def test_the_optimum_is_asked_for_on_both_splits_at_every_l2_above_zero():
+    paths, optimum = (
+        [job for command in COMMANDS for job in command.jobs() if job["experiment"] in names and rule(job)]
+        for names, rule in (
+            (("course_l2", "report_l2"), lambda job: set(job) == {"experiment", "threads"}),
+            (("course_l2", "report_l2"), lambda job: job.get("optimizer") == "exact"),
+        )
+    )
+    assert [job["experiment"] for job in optimum] == [job["experiment"] for job in paths]
+    assert all(job["l2"] == [0.002, 0.02, 0.2, 2] for job in optimum)
 
 
 def test_a_run_is_finished_with_results_and_the_overrides_asked_for(tmp_path):
