@@ -218,7 +218,7 @@ REFUSED = [
     (["trainer.accelerator=auto"], "trainer.accelerator=auto: accepted with optimizer=exact is cpu"),
     (["optimizer.momentum=0.9"], "optimizer.momentum: no such key with the option that is chosen for optimizer"),
     (["optimizer.tolerance=0"], "optimizer.tolerance=0: accepted is a number > 0"),
-    (["l2=automatic"], "l2=automatic: accepted is a number >= 0, a list of them, like 2.0 or [0,0.02,2], or auto"),
+    (["l2=automatic"], "l2=automatic: accepted is a number >= 0 or a list of them, like 2.0 or [0,0.02,2], or auto"),
 ]
 
 

@@ -114,7 +114,7 @@ def test_a_bound_above_the_objective_says_nothing():
 
 def test_answer_4d_says_what_sgd_leaves(folder):
     text = " ".join(re.sub(r"<[^>]*>", "", (folder / "index.html").read_text(encoding="utf-8")).split())
-    said = "leave on the table, as a share of the objective: 16.3% at l2 = 0.002, 13.9% at l2 = 0.02, 6.4% at l2 = 0.2."
+    said = "leave on the table is, of the objective, 16.3% at l2 = 0.002, 13.9% at l2 = 0.02, 6.4% at l2 = 0.2."
     assert said in text
     assert "What 30 epochs of SGD" in text
     assert "At l2 = 0.002 the validation loss ends at 0.312 (without a penalty at 0.310)" in text
