@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 OUTPUTS_OF_A_PART = 500  # L * K; smaller parts would be slowed down by one another's Python
 # What is evaluated at once: much, for threads disturb one another at every step of Python between two operations.
 LOGITS_AT_ONCE, LEAST_SAMPLES = 700_000, 1000
-READ_AT_ONCE = 2**21  # numbers that a thread reads from disk at once
+READ_AT_ONCE = 2**21  # numbers that a thread reads from disk, or casts, at once
 
 
 class Part:
@@ -178,7 +178,7 @@ class Pipeline:
             outputs: numbers per sample that a function computes, which decides how large the parts are.
         """
         parts = [
-            [partial(on_rows, function, samples, rows) for rows in parts_of(samples, outputs)]
+            [partial(on_rows, function, samples, rows) for rows in parts_of(samples, outputs, self.one_at_a_time)]
             for function, samples in tasks
         ]
         meanwhile, self.ahead = self.ahead, []
@@ -218,11 +218,16 @@ class Pipeline:
                 log.warning("%s was %s when the run began, is %s now: bits may differ", name, state[name], now)
 
 
-def parts_of(samples: Samples, outputs: int) -> list[slice]:
-    """Returns the samples that are evaluated at once: fewer of those that stay on disk, which are cast in memory."""
+def parts_of(samples: Samples, outputs: int, cast: bool) -> list[slice]:
+    """Returns the samples that are evaluated at once.
+
+    Args:
+        outputs: numbers per sample that are computed.
+        cast: whether features have to be copied into another type, as those on disk have always: then fewer.
+    """
     input, target = samples
     rows = max(LOGITS_AT_ONCE // outputs, LEAST_SAMPLES)
-    if not isinstance(input, Tensor):
+    if cast or not isinstance(input, Tensor):
         rows = min(rows, max(1, READ_AT_ONCE // input.shape[1]))
     return [slice(first, first + rows) for first in range(0, len(target), rows)]
 
