@@ -151,7 +151,7 @@ def own_bound(gap: float | None) -> str:
     """Says what SGD's own ``last_gap`` proves; it may be larger than the objective, which is never below 0."""
     if gap is None:
         return ""
-    return f"SGD's own last_gap: {gap:.4g}" + ("; above 1 it says nothing" if gap > 1 else "")
+    return f"SGD's own last_gap: {gap:.4g}" + ("; 1 says nothing" if gap >= 1 else "")
 
 
 def small_rows(small: Facts) -> list[Number]:

@@ -109,7 +109,7 @@ def test_the_table_of_numbers(folder):
 def test_a_bound_above_the_objective_says_nothing():
     assert own_bound(None) == ""
     assert own_bound(0.16) == "SGD's own last_gap: 0.16"
-    assert own_bound(24.6) == "SGD's own last_gap: 24.6; above 1 it says nothing"
+    assert own_bound(1.0) == "SGD's own last_gap: 1; 1 says nothing"
 
 
 def test_answer_4d_says_what_sgd_leaves(folder):

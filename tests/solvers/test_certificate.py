@@ -33,14 +33,12 @@ def test_weights_from_anywhere_are_no_further_from_the_optimum_than_it_says(seed
 
 def test_it_is_the_duality_gap():
     """Primal minus dual, with the dual's entropies added up sample by sample."""
-    problem = plain_one(outputs=3)
+    problem = plain_one(outputs=3)._replace(l2=0.1)
     centred = CentredProblem(problem.objective(), problem.x, problem.y, None, 3)
     start = centred.at(centred.start())
-    generator = torch.Generator().manual_seed(0)
-    parameters = centred.start()
-    parameters[:, :-1] = torch.randn(parameters[:, :-1].shape, generator=generator) / centred.rows(
-        torch.arange(len(problem.y))
-    )[:, :-1].std(0).clamp_min(1e-3)
+    state = problem.solved(Exact(1e-8, 100))
+    noise = torch.randn(state.weight[0].shape, generator=torch.Generator().manual_seed(0)).double()
+    parameters = centred.centred(state.weight[0] * (1 + 1e-3 * noise), state.bias[0])
     point = centred.at(parameters, coupling=True)
     for _ in range(30):
         point = centred.at(point.with_bias_step(), coupling=True)
@@ -51,6 +49,7 @@ def test_it_is_the_duality_gap():
     entropy = -torch.xlogy(p, p).sum(1).mean()
     dual = entropy - ((p - y).t() @ x[:, :-1] / len(y)).square().sum() / (2 * problem.l2)
     proof = certificate(centred, point, problem.l2, -start.gradient[:, :-1])
+    assert proof.gap < 1, "the test wants a gap that is not cut off"
     assert proof.gap * proof.objective == pytest.approx(proof.objective - dual.item(), rel=1e-6)
 
 
@@ -60,3 +59,11 @@ def test_without_penalty_there_is_none():
     (proof,) = certified_weights(problem.objective(), weight, weight[:, :, 0], problem.x, problem.y)
     assert proof.gap != proof.gap
     assert proof.gradient_norm > 0
+
+
+def test_no_objective_is_below_zero():
+    """Hence no gap is above 1, however far the weights are."""
+    problem = plain_one(outputs=3)
+    weight = 1e3 * torch.ones(1, 3, problem.x.shape[1], dtype=torch.float64) * torch.arange(3)[:, None]
+    (proof,) = certified_weights(problem.objective(), weight, weight[:, :, 0], problem.x, problem.y)
+    assert proof.gap == 1

@@ -39,7 +39,7 @@ class Certificate:
 
     Attributes:
         objective: J.
-        gap: the bound, relative to J; NaN where l2 = 0, which has none.
+        gap: the bound, relative to J; at most 1, since no J is below 0; NaN where l2 = 0, which has none.
         gradient_norm: of dJ/dT.
     """
 
@@ -58,7 +58,7 @@ def certificate(problem: CentredProblem, point: Point, l2: float, class_sums: Te
     if l2 == 0:
         return Certificate(objective, float("nan"), norm)
     bound = max(weight_part(problem, point, l2) + bias_part(problem, point, l2, class_sums), 0.0) + ROUNDING
-    return Certificate(objective, bound / objective, norm)
+    return Certificate(objective, min(bound / objective, 1.0), norm)
 
 
 def certified_weights(
