@@ -90,7 +90,7 @@ def test_path_equals_separate_runs(run):
     assert len({row["steps"] for row in path}) > 1, "the test wants classifiers that stop at different times"
     for row in path:
         (alone,) = results(run(*words, f"l2={row['l2']}", name=f"alone{row['l2']}"))
-        measured = set(COLUMNS[3:]) - {"seconds"}
+        measured = set(COLUMNS[3:]) - {"seconds", "selected"}
         assert [row[name] for name in row if name not in COLUMNS] == [
             alone[name] for name in row if name not in COLUMNS
         ]
@@ -122,7 +122,10 @@ def test_files_and_results_of_a_full_run(run, caplog, capsys):
     assert (row["classes"], row["scaling"]) == ("0 1 2 3 4 5 6 7 8 9", "pixel / 127.5 - 1")
     assert row["best_step"] in range(78, 391, 78)
     assert 0.7 < row["test_accuracy"] < 0.9
-    assert all(isinstance(row[name], float) for name in COLUMNS[2:])
+    of_optima = {"converged", "iterations", "passes"}
+    assert {name for name in COLUMNS[2:] if not isinstance(row[name], float)} == {*of_optima, "selected"}
+    assert not any(row[name] for name in of_optima)
+    assert row["selected"] == "true"
     assert {path.name for path in (folder / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
     assert "Gradient proven" in caplog.text
     printed = capsys.readouterr().out

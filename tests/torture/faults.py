@@ -96,12 +96,12 @@ def shift_samples(name: str) -> None:
 def misplace_curves(updates: int) -> None:
     """Makes curves void from too early on or, where ``updates`` is above 0, too late."""
     resume = TensorBoardPathLogger.resume
-    TensorBoardPathLogger.resume = lambda self, step: resume(self, step + updates)
+    TensorBoardPathLogger.resume = lambda self, step, *of_path: resume(self, step + updates, *of_path)
 
 
 def keep_void_curves() -> None:
     """Makes what was logged after the checkpoint stay."""
-    TensorBoardPathLogger.resume = lambda self, step: None
+    TensorBoardPathLogger.resume = lambda self, *steps: None
 
 
 def begin_anew() -> None:
