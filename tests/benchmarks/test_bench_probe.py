@@ -47,6 +47,7 @@ def test_targets_are_judged(target, cells):
     assert target.cells(3.0) == cells
     assert True not in target.cells(3.0, valid=False)
     assert True not in target.cells(None)
+    assert False not in target.cells(3.0, whole=False)  # what is known to be at least 3 may be 4
 
 
 @pytest.mark.parametrize(("solved", "l2s", "notes"), [(3, "3", 0), (2, "first 2 of 3", 1), (0, "first 0 of 3", 1)])
@@ -59,7 +60,8 @@ def test_the_same_values_are_compared(monkeypatch, solved, l2s, notes):
     (row,) = tables.figures.rows
     assert row[1] == l2s
     assert row[6:] == ([3.0, 3.0, 3.0, 1.5, 1.5, 1.5] if solved else ["-", *[""] * 5])
-    assert row[3] is bool(solved)
+    assert row[3] == {3: True, 2: True, 0: "open"}[solved]
+    assert row[5] == {3: False, 2: "open", 0: "open"}[solved]
     assert len(tables.figures.notes) == notes
     if solved == 2:
         assert "at least 2," in tables.figures.notes[0]
