@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 OUTPUTS_OF_A_PART = 500  # L * K; smaller parts would be slowed down by one another's Python
 # What is evaluated at once: much, for threads disturb one another at every step of Python between two operations.
 LOGITS_AT_ONCE, LEAST_SAMPLES = 700_000, 1000
-READ_AT_ONCE = 2**21  # numbers that a thread reads from disk, or casts, at once
+READ_AT_ONCE = 2**18  # numbers that a thread reads from disk, or casts, at once
 
 
 class Part:
