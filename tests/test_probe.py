@@ -102,24 +102,22 @@ def test_class_weights_count(run, features, tmp_path):
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("large", [False, True], ids=["newton", "quasi-newton"])
 def test_killed_in_the_midst_of_a_path_it_goes_on_bit_for_bit(threads, large, run, features, monkeypatch):
-    from handgrad.functions.objective import Objective
+    from handgrad.solvers.exact import EntryRun
     from handgrad.solvers.newton import NewtonMetric
 
     if large:
         monkeypatch.setattr(NewtonMetric, "suits", staticmethod(lambda *shape: False))
     words = [*EXACT, features, f"l2={L2}", "callbacks.checkpoint.every_seconds=0"]
     unbroken = run(*words, name="unbroken")
-    data_term, left = Objective.data_term, 14
+    search = EntryRun.search
 
-    def killing(self, *args, **kwargs):
-        nonlocal left
-        left -= 1
-        if left == 0:
+    def killing(self, *args):
+        if self.past and self.iterations == 1:
             raise Killed
-        return data_term(self, *args, **kwargs)
+        return search(self, *args)
 
     with monkeypatch.context() as patched:
-        patched.setattr(Objective, "data_term", killing)
+        patched.setattr(EntryRun, "search", killing)
         with pytest.raises(Killed):
             run(*words, f"threads={threads}", name="killed")
     folder = run(*words, f"threads={threads}", name="killed")

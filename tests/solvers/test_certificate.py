@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from handgrad.solvers.centred import CentredProblem
-from handgrad.solvers.certificate import certificate, certified_weights
+from handgrad.solvers.certificate import certificate, certified_weights, mixed
 from handgrad.solvers.exact import Exact
-from tests.solvers.optima import drawn, lowest, plain_one
+from tests.solvers.optima import Optimum, drawn, lowest, plain_one
 
 SEEDS = range(24)
 
@@ -51,6 +51,40 @@ def test_it_is_the_duality_gap():
     proof = certificate(centred, point, problem.l2, -start.gradient[:, :-1])
     assert proof.gap < 1, "the test wants a gap that is not cut off"
     assert proof.gap * proof.objective == pytest.approx(proof.objective - dual.item(), rel=1e-6)
+
+
+@pytest.mark.parametrize("outputs", [1, 3])
+@pytest.mark.parametrize("size", [1e-4, 1e-2, 0.3])
+def test_a_bias_that_is_not_feasible_has_a_bound_of_second_order(outputs, size):
+    """Not below the duality gap of the distribution that the proof names, and near it."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(300, 5, generator=generator, dtype=torch.float64)
+    y = (x[:, : max(outputs, 2)] + 1.0 * torch.randn(300, max(outputs, 2), generator=generator)).argmax(1)
+    problem = Optimum(x, y, None, 0.1, False, outputs)
+    centred = CentredProblem(problem.objective(), x, y, None, outputs)
+    sums = -centred.at(centred.start()).gradient[:, :-1]
+    state = problem.solved(Exact(1e-12, 100))
+    parameters = centred.centred(state.weight[0], state.bias[0])
+    parameters[:, -1] += size * torch.linspace(-1, 1, outputs) if outputs > 1 else size
+    point = centred.at(parameters, coupling=True)
+    x = centred.rows(torch.arange(len(y)))
+    p, step = centred.probabilities(x @ parameters.t()), point.bias_step
+    bent = p * (1 - p) * step if outputs == 1 else p * (step - (p @ step)[:, None])
+    left = point.gradient[:, -1] + bent.mean(0)
+    q = p + bent
+    t = mixed(left, q.mean(0))
+    q = q * (1 - t) + (t * q.mean(0) - left if t else 0.0)
+    y = torch.eye(max(outputs, 2), dtype=torch.float64)[y][:, -outputs:]
+    assert (q - y).mean(0).abs().max() < 1e-15, "the test wants a q that is feasible"
+    assert q.min() >= 0
+    other = 1 - q if outputs == 1 else torch.zeros(1, 1)
+    entropy = -(torch.xlogy(q, q).sum(1) + torch.xlogy(other, other).sum(1)).mean()
+    G = (q - y).t() @ x[:, :-1] / len(y)
+    dual = (entropy - G.square().sum() / (2 * problem.l2)).item()
+    proof = certificate(centred, point, problem.l2, sums)
+    gap = proof.objective - dual
+    assert gap <= proof.gap * proof.objective + 1e-14
+    assert proof.gap < 12 * size**2, "of first order it would be above that for a small one"
 
 
 def test_without_penalty_there_is_none():

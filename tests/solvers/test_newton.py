@@ -16,7 +16,9 @@ def test_the_hessian_is_the_derived_product_for_every_direction(seed):
     generator = torch.Generator().manual_seed(seed)
     parameters = torch.randn(given.outputs, given.x.shape[1] + 1, generator=generator, dtype=torch.float64)
     parameters = parameters / (1 + given.x.abs().mean())
-    H = NewtonMetric(problem).data_hessian(parameters) / problem.weight
+    metric = NewtonMetric(problem)
+    metric.at(parameters)
+    H = metric.data_hessian()
     direction = torch.randn(parameters.shape, generator=generator, dtype=torch.float64)
     weight, bias = problem.uncentred(parameters)
     v, c = problem.uncentred(direction)  # linear: a direction moves as parameters do

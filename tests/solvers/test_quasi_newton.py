@@ -24,7 +24,7 @@ def test_its_memory_is_of_a_fixed_shape_and_comes_back():
     first.begin(0.1)
     point = problem.at(problem.start(), coupling=True)
     spread = torch.ones(len(problem.target))
-    first.refresh(point, 0.1, 0, spread)
+    first.refresh(point, 0.1, 0, spread, False)
     step = torch.randn(problem.outputs, len(problem.mean) + 1, generator=torch.Generator().manual_seed(0)).double()
     first.learn(step, 2 * step, curved=True)
     first.learn(step, -step, curved=False)
@@ -35,7 +35,7 @@ def test_its_memory_is_of_a_fixed_shape_and_comes_back():
     assert (len(second.pairs.S), second.draws, second.gram_at) == (1, 1, 0.1)
     for each in (first, second):
         each.begin(0.09)
-        each.refresh(point, 0.09, 0, spread)
+        each.refresh(point, 0.09, 0, spread, False)
     assert torch.equal(first.direction(step, 0.09), second.direction(step, 0.09))
 
 
@@ -52,7 +52,7 @@ def test_steps_shift_no_outputs_together():
     found = metric()
     found.begin(0.1)
     problem = found.problem
-    found.refresh(problem.at(problem.start(), coupling=True), 0.1, 0, torch.ones(len(problem.target)))
+    found.refresh(problem.at(problem.start(), coupling=True), 0.1, 0, torch.ones(len(problem.target)), False)
     gradient = torch.randn(problem.outputs, len(problem.mean) + 1, generator=torch.Generator().manual_seed(0)).double()
     assert found.direction(gradient, 0.1).mean(0).abs().max() < 1e-12
 

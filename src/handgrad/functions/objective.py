@@ -253,17 +253,17 @@ class Objective:
         """
         samples, features = input.shape
         shares = None if sample_weight is None else sample_weight.double()
-        counted = torch.tensor([samples if shares is None else shares.sum()], dtype=torch.float64)
-        whole = (counted if self.total is None else self.total(counted)).item()
+        whole = samples if shares is None else shares.sum().item()
+        if self.total is not None:
+            whole = self.total(torch.tensor([whole], dtype=torch.float64)).item()
         rows = max(LEAST_ROWS, CACHED // features)
         size = -(-samples // (PARTS * rows)) * rows  # of a part, which is a whole number of chunks
         parts = [slice(first, min(first + size, samples)) for first in range(0, samples, max(size, 1))]
         part = partial(
             self._data_term_of_part, weight.to(dtype), bias.to(dtype), input, target, shares, spread, coupling, rows
         )
-        calls = [partial(part, rows) for rows in parts]
-        found = [call() for call in calls] if self.run is None else self.run(calls)
-        sums = [torch.stack(terms).sum(0) for terms in zip(*found, strict=True)]
+        found = map(part, parts) if self.run is None else self.run([partial(part, rows) for rows in parts])
+        sums = list(_added_up(found) or ())
         if coupling:  # the sum of dp/dz = diag(p) - p p', of which the second term is there, and p is dbias + y
             y = torch.bincount(target, shares, minlength=max(bias.shape[1], 2))[-bias.shape[1] :]
             sums[-1] = torch.diag_embed(sums[2] + y) - sums[-1]
@@ -292,15 +292,15 @@ class Objective:
         cast = torch.empty(min(rows, part.stop - part.start), input.shape[1], dtype=dtype)
         for first in range(part.start, part.stop, rows):
             chunk = slice(first, min(first + rows, part.stop))
-            x = input[chunk]
+            x, y = input[chunk], target[chunk]
             if x.dtype != dtype:  # into the same memory, which is mapped and in the cache
                 x = cast[: len(x)].copy_(x)
-            z = torch.addmm(offset, flat, x.t()).unflatten(0, bias.shape)
-            losses, dz = residual(z, target[chunk])
+            z = torch.addmm(offset, flat, x.t()).view(*bias.shape, len(x))
+            losses, dz = residual(z, y)
             if spread is not None:
-                spread[chunk] = residual_spread(dz[0], target[chunk])
+                spread[chunk] = residual_spread(dz[0], y)
             if coupling:
-                p = residual_probabilities(dz, target[chunk])
+                p = residual_probabilities(dz, y)
                 bends += (p if shares is None else p * shares[chunk].to(dtype)) @ p.transpose(1, 2)
             if shares is not None:
                 losses, dz = losses * shares[chunk], dz.mul_(shares[chunk])

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from handgrad.functions.objective import Objective
 
+ROUNDED = 1e-12  # of a mean of squares, from which another number may have been taken
 FLAT = 1e-6  # share of the largest curvature below which a direction of the outputs counts as flat
 
 
@@ -28,13 +30,18 @@ class Point:
     gradient: Tensor
     coupling: Tensor | None = None
 
-    def with_bias_step(self) -> Tensor:
-        """Returns parameters whose bias went by a step of Newton's; softmax's biases go on adding up to the same."""
+    @cached_property
+    def bias_step(self) -> Tensor:
+        """Newton's step for the bias alone, (K,); it does not change what softmax's biases add up to."""
         assert self.coupling is not None
         a, U = torch.linalg.eigh(self.coupling)
         step = U.t() @ self.gradient[:, -1] / a
+        return -(U @ torch.where(a > FLAT * a[-1], step, 0.0))
+
+    def with_bias_step(self) -> Tensor:
+        """Returns parameters whose bias went by ``bias_step``."""
         parameters = self.parameters.clone()
-        parameters[:, -1] -= U @ torch.where(a > FLAT * a[-1], step, 0.0)
+        parameters[:, -1] += self.bias_step
         return parameters
 
 
@@ -52,6 +59,7 @@ class CentredProblem:
 
     Attributes:
         mean: m, (D,).
+        spread: weighted mean of ``|x - m|^2``; not asked for where the bias is penalized.
         class_shares: weighted mean of y, by class, (C,).
         penalized: (D + 1,), 1 where l2 counts a column.
         passes: over the data so far.
@@ -67,9 +75,10 @@ class CentredProblem:
         self.penalized[-1] = float(objective.penalize_bias)
         self.weight = self.total(self.weights(slice(None)).sum()[None]).item()  # sum of the samples' weights
         self.class_shares = self._class_shares()
-        self.mean = torch.zeros(input.shape[1], dtype=torch.float64)
+        self.mean, self.spread = torch.zeros(input.shape[1], dtype=torch.float64), 0.0
         if not objective.penalize_bias:
-            self.mean = self.total(self._feature_sums()) / self.weight
+            self.mean, squares = (self.total(self._feature_sums()) / self.weight).split([len(self.mean), 1])
+            self.spread = ((squares - self.mean.square().sum()).clamp_min(0) + ROUNDED * squares).item()
 
     def weights(self, index: Tensor | slice) -> Tensor:
         """Returns the sample weights of these samples, in float64."""
@@ -78,10 +87,13 @@ class CentredProblem:
         return self.sample_weight[index].double()
 
     def _feature_sums(self, rows: int = 2048) -> Tensor:
-        sums = torch.zeros_like(self.mean)
+        """Returns the weighted sum of the features, and of ``|x|^2`` as a last number."""
+        sums = torch.zeros(len(self.mean) + 1, dtype=torch.float64)
         for first in range(0, len(self.target), rows):
             chunk = slice(first, first + rows)
-            sums += self.weights(chunk) @ self.input[chunk].double()
+            x, weights = self.input[chunk].double(), self.weights(chunk)
+            sums[:-1] += weights @ x
+            sums[-1] += weights @ x.square().sum(1)
         return sums
 
     def start(self) -> Tensor:

@@ -10,6 +10,7 @@ from handgrad.functions.objective import Objective
 from handgrad.solvers.centred import CentredProblem, Point
 
 ROUNDING = 1e-15  # of a mean of losses in float64: less than that is not known of any J
+LARGEST_BEND = 0.5  # eigenvalue of diag(p) - p p' at most
 BIAS_STEPS, SMALL_PART = 6, 0.01  # for a bias that is to be feasible, and the share of the bound that it may have
 
 
@@ -31,8 +32,9 @@ class Certificate:
 
         J - min J <= |G + l2 W|^2 / (2 l2) + r.c + t mean H(p) + (t^2 |M|^2 - 2 t <G, M>) / (2 l2)
 
-    ``ROUNDING`` is added for what sums in float64 leave open. With a penalized bias nothing has to be feasible, and the
-    first term is all, the bias among the weights.
+    Before it is mixed p is moved by what a step of the bias does to it, which makes the part that is due to r of second
+    order, see ``bias_part`` and docs/solver.md. ``ROUNDING`` is added for what sums in float64 leave open. With a
+    penalized bias nothing has to be feasible, and the first term is all, the bias among the weights.
 
     Source: weak duality as in Yu, Huang and Lin, Dual coordinate descent methods for logistic regression and maximum
     entropy models, Machine Learning 85 (2011); the treatment of the free bias is derived here and in docs/solver.md.
@@ -108,15 +110,42 @@ def weight_part(problem: CentredProblem, point: Point, l2: float) -> float:
 
 
 def bias_part(problem: CentredProblem, point: Point, l2: float, class_sums: Tensor) -> float:
-    """Returns what of the bound is due to r, the gradient for a free bias."""
+    """Returns what of the bound is due to r, the gradient for a free bias: the smaller one with and without a step."""
     if problem.objective.penalize_bias:
         return 0.0
+    nothing = torch.zeros_like(point.gradient[:, -1])
+    part = part_after(nothing, 0.0, problem, point, l2, class_sums)
+    if point.coupling is None or span(point.bias_step) > 1:
+        return part
+    moved = point.coupling @ point.bias_step
+    return min(part, part_after(moved, (moved @ point.bias_step).item(), problem, point, l2, class_sums))
+
+
+def part_after(
+    moved: Tensor, divergence: float, problem: CentredProblem, point: Point, l2: float, class_sums: Tensor
+) -> float:
+    """Returns ``bias_part`` for p after a step that moves its mean by ``moved`` (K,) for that much of the entropy."""
     weight, c = point.parameters[:, :-1], point.parameters[:, -1]
-    G, r = point.gradient[:, :-1], point.gradient[:, -1]
-    mean_p = problem.class_shares[-len(r) :] + r
-    t = (r / mean_p if len(r) > 1 else torch.maximum(r / mean_p, -r / (1 - mean_p))).max().clamp_min(0).item()
+    G, left = point.gradient[:, :-1], point.gradient[:, -1] + moved
+    t = mixed(left, problem.class_shares[-len(left) :] + left)
     if not t < 1:
         return float("inf")
-    M = G + class_sums
-    entropy = point.loss - (G * weight).sum().item() - (r @ c).item()
-    return (r @ c).item() + t * entropy + (t**2 * M.square().sum().item() - 2 * t * (G * M).sum().item()) / (2 * l2)
+    e = (LARGEST_BEND * divergence * problem.spread) ** 0.5
+    squares = 2 * e * (G + l2 * weight).norm().item() + e**2
+    if t:
+        M = G + class_sums
+        G_norm, M_norm = G.norm().item(), M.norm().item()
+        squares += t**2 * (M_norm + e) ** 2 + 2 * t * (e * (G_norm + M_norm) - (G * M).sum().item())
+    entropy = point.loss - (G * weight).sum().item() + e * weight.norm().item() - (left @ c).item()
+    return (left @ c).item() + divergence + t * entropy + squares / (2 * l2)
+
+
+def span(step: Tensor) -> float:
+    """Returns how far a step (K,) of the bias moves outputs apart; that of a sigmoid is against 0."""
+    return (step.max() - step.min() if len(step) > 1 else step.abs().max()).item()
+
+
+def mixed(r: Tensor, mean: Tensor) -> float:
+    """Returns t, the share of one distribution for all samples, which takes the last r from a mean (K,) of q."""
+    shares = r / mean if len(r) > 1 else torch.maximum(r / mean, -r / (1 - mean))
+    return shares.max().clamp_min(0).item()

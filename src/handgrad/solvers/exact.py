@@ -20,6 +20,7 @@ REFUSALS, BIAS_STEPS = 8, 3  # certificates that are asked for, and steps of the
 LEAST_RISE = 0.05  # of the gradient along a step, relative to its slope; else L-BFGS does not remember it
 FAR = 0.2  # a step of the bias squares its gap, which is taken for enough below that many tolerances
 CLOSE = 1e3  # times the tolerance: the last iterations, of which one may be followed by a step of the bias
+RESTS = 4.0  # times gap / the gap before it is what a step by the Hessian before it leaves of the gap
 PATIENCE = 25  # iterations in float32 without a gap that is smaller by a third; then rounding is what is left
 NOISE = {torch.float32: 3e-8, torch.float64: 1e-10}
 NUMBERS = ("objective", "gap", "gradient_norm", "iterations", "passes")
@@ -153,7 +154,7 @@ class EntryRun:
         self.curves: dict[str, list[float]] = {"objective": [], "gap": []}
         self.dtype = torch.float64 if isinstance(self.metric, NewtonMetric) else solver.products
         self.enough, self.refusals = ENOUGH * self.tolerance, 0
-        self.least, self.least_at = math.inf, 0
+        self.least, self.least_at, self.gap_before = math.inf, 0, math.inf
         self.spread = torch.zeros(len(self.problem.target))
 
     @property
@@ -173,6 +174,7 @@ class EntryRun:
             gap = self.observe(point, gradient)
             if gap > self.enough and self.may_go_on and not self.stalls():
                 found = self.search(Found(point, gradient, 0.0), gap)
+                self.gap_before = gap
                 if found is not None:
                     point = found.point
                     continue
@@ -194,6 +196,8 @@ class EntryRun:
         return self.at(point.parameters, gram, coupling=True) if gram else point
 
     def at(self, parameters: Tensor, gram: bool, coupling: bool) -> Point:
+        if isinstance(self.metric, NewtonMetric):
+            return self.metric.at(parameters)
         return self.problem.at(parameters, self.dtype, self.spread if gram else None, coupling)
 
     def observe(self, point: Point, gradient: Tensor) -> float:
@@ -202,7 +206,7 @@ class EntryRun:
         if self.l2:
             gap = weight_part(self.problem, point, self.l2) / J
         else:
-            gap = (gradient * self.direction(point, gradient)).sum().item() / 2 / max(J, 1e-300)
+            gap = (gradient * self.direction(point, gradient, math.inf)).sum().item() / 2 / max(J, 1e-300)
         self.note(J, gap)
         if gap < self.least / 1.5:
             self.least, self.least_at = gap, self.iterations
@@ -217,13 +221,14 @@ class EntryRun:
         """Tells whether the gap has not fallen for long."""
         return self.dtype == torch.float32 and self.iterations - self.least_at > PATIENCE
 
-    def direction(self, point: Point, gradient: Tensor) -> Tensor:
-        self.metric.refresh(point, self.l2, self.iterations, self.spread)
+    def direction(self, point: Point, gradient: Tensor, gap: float) -> Tensor:
+        last = RESTS * gap**2 / self.gap_before <= self.enough
+        self.metric.refresh(point, self.l2, self.iterations, self.spread, last)
         return self.metric.direction(gradient, self.l2)
 
     def search(self, here: Found, gap: float) -> Found | None:
         """Makes an iteration; None: no step was found."""
-        direction, following = self.direction(here.point, here.gradient), self.iterations + 1
+        direction, following = self.direction(here.point, here.gradient, gap), self.iterations + 1
         gram = self.metric.wants_gram(following, self.l2)
         coupling = gram or gap <= CLOSE * self.tolerance
 
@@ -247,8 +252,9 @@ class EntryRun:
 
         Where a free bias is what keeps the gap open it makes steps of Newton's, which hardly move the rest.
         """
-        parameters, exact = point.parameters, self.dtype == torch.float64
-        if self.bias_gap(point) > self.enough / 5:
+        parameters, in_float64 = point.parameters, self.dtype == torch.float64
+        exact = in_float64 and point.coupling is not None
+        if not in_float64 and self.bias_gap(point) > self.enough / 5:
             if point.coupling is None:
                 point = self.at(point.parameters, False, coupling=True)
             for _ in range(BIAS_STEPS):

@@ -3,22 +3,26 @@
 import torch
 from torch import Tensor
 
+from handgrad.functions.objective import residual_probabilities
 from handgrad.solvers.centred import CentredProblem, Point, without_shift
 
 LARGEST, MOST_WORK, MOST_NUMBERS = 1100, 4e9, 2**26  # parameters; operations for a Hessian; numbers p_k x
 
 
 class NewtonMetric:
-    """Steps by the Hessian at the present point; its products are in float64.
+    """Steps by the Hessian at the present point; its products are in float64, of features that are centred once.
 
-    With p (N, K) and x (N, D + 1), centred and with a column of ones, the block of outputs k and k' is the mean of
-    ``p_k ((k = k') - p_k') x x'``: ``Objective.hessian_vector_product`` for all directions at once.
+    They lead to the optimum; whether it is one is told by ``CentredProblem.at``. With p (N, K) and x (N, D + 1),
+    centred and with a column of ones, the block of outputs k and k' is the mean of ``p_k ((k = k') - p_k') x x'``:
+    ``Objective.hessian_vector_product`` for all directions at once.
     """
 
     def __init__(self, problem: CentredProblem) -> None:
         self.problem = problem
         self.x = problem.rows(torch.arange(len(problem.target)))
-        self.s = problem.weights(slice(None))
+        self.s = problem.weights(slice(None)) / problem.weight
+        self.residual = problem.objective.loss.residual
+        self.latest: tuple[Point, Tensor] | None = None  # with p - y there, (K, N)
 
     @staticmethod
     def suits(samples: int, features: int, outputs: int) -> bool:
@@ -29,6 +33,17 @@ class NewtonMetric:
             and work <= MOST_WORK
             and samples * outputs * (features + 1) <= MOST_NUMBERS
         )
+
+    def at(self, parameters: Tensor) -> Point:
+        """Evaluates C and its gradient there."""
+        self.problem.passes += 1
+        assert self.residual is not None
+        losses, residual = self.residual((parameters @ self.x.t())[None], self.problem.target)
+        terms = torch.cat((losses @ self.s, ((residual[0] * self.s) @ self.x).flatten()))
+        loss, gradient = self.problem.total(terms).split([1, parameters.numel()])
+        point = Point(parameters, loss.item(), gradient.view_as(parameters))
+        self.latest = point, residual[0]
+        return point
 
     def begin(self, l2: float) -> None:
         """Takes up an l2."""
@@ -42,9 +57,13 @@ class NewtonMetric:
     def wants_gram(self, iteration: int, l2: float) -> bool:
         return False
 
-    def refresh(self, point: Point, l2: float, iteration: int, spread: Tensor) -> None:
-        """Factorizes the Hessian at a point."""
-        H = self.problem.total(self.data_hessian(point.parameters)) / self.problem.weight
+    def refresh(self, point: Point, l2: float, iteration: int, spread: Tensor, last: bool) -> None:
+        """Factorizes the Hessian at a point; not where one step by that of the point before will do."""
+        if last and iteration:
+            return
+        if self.latest is None or self.latest[0] is not point:
+            self.at(point.parameters)
+        H = self.problem.total(self.data_hessian())
         columns = self.x.shape[1]
         penalty = (l2 * self.problem.penalized).repeat(len(point.parameters))
         H.diagonal().add_(penalty)
@@ -55,18 +74,20 @@ class NewtonMetric:
         self.scale = H.diagonal().clamp_min(1e-300).rsqrt()
         self.factor = factorized(H * self.scale[:, None] * self.scale)
 
-    def data_hessian(self, parameters: Tensor) -> Tensor:
-        """Returns the sum over samples, (K (D + 1), K (D + 1))."""
-        p, x = self.problem.probabilities(self.x @ parameters.t()), self.x
-        outputs, columns = parameters.shape
+    def data_hessian(self) -> Tensor:
+        """Returns that of C at the latest point, (K (D + 1), K (D + 1))."""
+        assert self.latest is not None
+        point, residual = self.latest
+        p, x = residual_probabilities(residual[None], self.problem.target)[0].t(), self.x
+        outputs, columns = point.parameters.shape
         scaled = (p[:, :, None] * x[:, None]).flatten(1)  # p_k x, output by output
-        H = x.new_zeros(outputs * columns, outputs * columns)
-        for first in range(0, outputs * columns, columns):
-            here = slice(first, first + columns)
-            weighted = self.s[:, None] * scaled[:, here]
-            blocks = -weighted.t() @ scaled[:, first:]
-            H[here, first:], H[first:, here] = blocks, blocks.t()
-            H[here, here] += weighted.t() @ x
+        H = x.new_empty(outputs * columns, outputs * columns)
+        for k, first in enumerate(range(0, outputs * columns, columns)):
+            here, others = slice(first, first + columns), slice(first + columns, None)
+            H[here, here] = x.t() @ ((self.s * (1 - p[:, k]))[:, None] * scaled[:, here])
+            if k + 1 < outputs:
+                blocks = (-self.s[:, None] * scaled[:, here]).t() @ scaled[:, others]
+                H[here, others], H[others, here] = blocks, blocks.t()
         return H
 
     def direction(self, gradient: Tensor, l2: float) -> Tensor:

@@ -46,10 +46,12 @@ class Pairs:
 
     def begin(self, l2: float) -> None:
         """Goes over to another l2. Pairs along which the gradient does not rise are left out."""
-        Y = self.Y + (l2 - self.l2) * self.penalized * self.S
-        rises = (self.S * Y).sum(1) > 0
-        self.load(self.S[rises], Y[rises], l2)
-        self.SY = self.S @ self.Y.t()
+        self.Y.addcmul_(self.S, self.penalized, value=l2 - self.l2)
+        self.l2, self.SY = l2, self.S @ self.Y.t()
+        rises = self.SY.diagonal() > 0
+        if not rises.all():
+            self.load(self.S[rises], self.Y[rises], l2)
+            self.SY = self.SY[rises][:, rises]
 
     def add(self, step: Tensor, change: Tensor) -> None:
         """Remembers a step (P,) and the change of J's gradient along it; the oldest of too many is forgotten."""

@@ -63,7 +63,7 @@ class QuasiNewtonMetric:
         """Tells whether ``refresh`` will ask for the samples' spread at this iteration."""
         return iteration in REFRESH or (iteration == 0 and l2 * FALL <= self.gram_at)
 
-    def refresh(self, point: Point, l2: float, iteration: int, spread: Tensor) -> None:
+    def refresh(self, point: Point, l2: float, iteration: int, spread: Tensor, last: bool) -> None:
         """Makes the preconditioner anew, where it is time."""
         if self.wants_gram(iteration, l2):
             rows = 2 * ROWS if iteration else ROWS
