@@ -13,6 +13,7 @@ BELOW: dict[str, set[str]] = {
     "errors": set(),
     "compat": set(),
     "files": {"errors"},
+    "metrics": set(),
     "functions": {"compat", "errors"},
     "solvers": MATHS,
     "data": {"errors", "files"},
