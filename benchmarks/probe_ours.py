@@ -25,6 +25,7 @@ from benchmarks import harness, probe_data, probe_peers
 from handgrad.functions import objective as functions
 from handgrad.functions.objective import LOGISTIC, SOFTMAX, Objective
 from handgrad.solvers.exact import NUMBERS, Exact, ExactState
+from handgrad.solvers.solve import WholeSet
 
 TOLERANCE, CLOSE = 1e-6, 1e-9  # of what is timed, and of the optima that scikit-learn's gap is measured from
 MOST = 5000  # iterations of an entry
@@ -39,21 +40,6 @@ class Counted(Objective):
     def data_term(self, *arguments: Any, dtype: torch.dtype = torch.float64, **options: Any) -> Any:
         self.passes[str(dtype).removeprefix("torch.")] += 1
         return super().data_term(*arguments, dtype=dtype, **options)
-
-
-class Whole:
-    """A block: the whole training set as one mini-batch."""
-
-    share = 1.0
-
-    def __init__(self, x: Tensor, y: Tensor) -> None:
-        self.batch = x, y, None
-
-    def __len__(self) -> int:
-        return 1
-
-    def __iter__(self) -> Any:
-        return iter([self.batch])
 
 
 def solve(name: str, l2s: Sequence[float], **request: Any) -> dict[str, Any]:
@@ -126,7 +112,7 @@ def path(x: Tensor, y: Tensor, l2s: Sequence[float], tolerance: float) -> tuple[
     outputs = classes if classes > 2 else 1
     objective = Counted(LOGISTIC if outputs == 1 else SOFTMAX, torch.tensor(l2s, dtype=torch.float64))
     weight = torch.zeros(len(l2s), outputs, x.shape[1], dtype=torch.float64)
-    solver, block, active = Exact(tolerance, MOST), Whole(x, y), torch.ones(len(l2s))
+    solver, block, active = Exact(tolerance, MOST), WholeSet(x, y, None), torch.ones(len(l2s))
     seconds: dict[str, list[float]] = {"wall": [], "cpu": []}
     state = solver.init(weight, weight[:, :, 0].clone())
     for _ in l2s:

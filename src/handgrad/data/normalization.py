@@ -88,6 +88,12 @@ def by_columns(shift: Tensor, scale: Tensor) -> Transform:
     return lambda x: (x - shift.to(x.dtype)).div_(scale.to(x.dtype))
 
 
+def folded(weight: Tensor, bias: Tensor, shift: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns, for features as they are, what ``weight (..., K, D)`` and ``bias (..., K)`` are on normalized ones."""
+    raw = weight.double() / scale
+    return raw.to(weight.dtype), (bias.double() - raw @ shift).to(bias.dtype)
+
+
 def to_length_one(x: Tensor) -> Tensor:
     """Returns the rows of ``x (n, D)`` divided by their lengths; a row of zeros stays."""
     length = torch.linalg.vector_norm(x, dim=1, keepdim=True, dtype=torch.float64).to(x.dtype)

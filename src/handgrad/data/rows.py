@@ -83,8 +83,17 @@ class Rows:
         """Returns the rows of a slice, without a copy of them."""
         if rows.indices(len(self)) == (0, len(self), 1):
             return self
-        index = torch.arange(len(self))[rows] if self.index is None else self.index[rows]
-        return Rows(self.shards, index, self.transform, self.device)
+        return self.at(torch.arange(len(self))[rows])
+
+    def at(self, index: Tensor) -> "Rows":
+        """Returns the rows ``index (n,)``, ascending, without a copy of them."""
+        return Rows(self.shards, index if self.index is None else self.index[index], self.transform, self.device)
+
+    def transformed(self, transform: Callable[[Tensor], Tensor]) -> "Rows":
+        """Returns what ``transform`` makes of the rows, a row by itself; it must leave what it gets as it is."""
+        before = self.transform
+        both = transform if before is None else lambda x: transform(before(x))
+        return Rows(self.shards, self.index, both, self.device)
 
     def to(self, device: torch.device | str) -> "Rows":
         """Returns the same rows, which now go to ``device`` when they are asked for."""

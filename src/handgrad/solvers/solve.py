@@ -1,7 +1,7 @@
 """The loop without Lightning: from parameters and blocks to where a solver leads."""
 
-from collections.abc import Iterable
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
@@ -14,6 +14,26 @@ class Solution(NamedTuple):
 
     state: State
     done: Tensor
+
+
+class WholeSet:
+    """A block: a whole set of samples as one mini-batch, for solvers that ask for it.
+
+    Args:
+        input: (N, D), a tensor or what reads rows as one; target: (N,); sample_weight: (N,) or None.
+    """
+
+    first, share = 0, 1.0
+
+    def __init__(self, input: Any, target: Tensor, sample_weight: Tensor | None) -> None:
+        self.batch = input, target, sample_weight
+
+    def __len__(self) -> int:
+        """Number of mini-batches."""
+        return 1
+
+    def __iter__(self) -> Iterator[tuple[Any, Tensor, Tensor | None]]:
+        yield self.batch
 
 
 def solve(solver: Solver, objective: Objective, weight: Tensor, bias: Tensor, blocks: Iterable[Block]) -> Solution:

@@ -1,0 +1,104 @@
+"""Folds and draws hold what they promise, and a fit on a part is the fit on a copy of that part."""
+
+import numpy as np
+import pytest
+import torch
+
+from handgrad.cross_validation import PartialFits, few_shots, fold_index
+from handgrad.data.normalization import shift_and_scale, statistics
+from handgrad.data.rows import Rows
+from handgrad.errors import InputError
+from handgrad.functions.objective import SOFTMAX, Objective
+from handgrad.metrics import score
+from handgrad.solvers.exact import Exact
+
+L2 = torch.tensor([0.1, 0.001, 0.01], dtype=torch.float64)
+NAMES = ["a", "b", "c"]
+
+
+def samples(rows=240, features=5, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    x = 3 + torch.randn(rows, features, generator=generator) * torch.tensor([1.0, 2.0, 0.5, 1.0, 3.0])
+    y = (x[:, :3] + torch.randn(rows, 3, generator=generator)).argmax(1)
+    return x, y
+
+
+def partial_fits(x, y, weights=lambda index: None, normalize="none"):
+    return PartialFits(Exact(1e-9, 1000), Objective(SOFTMAX, L2), 3, x, y, weights, normalize)
+
+
+@pytest.mark.parametrize("kind", [lambda x: x, lambda x: Rows([x[:100], x[100:]])], ids=["memory", "disk"])
+def test_a_fit_on_a_part_is_that_on_a_copy_of_it(kind):
+    x, y = samples()
+    weight = torch.rand(len(y), generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    fold = fold_index(y, NAMES, 5, 0)
+    train, held = torch.where(fold != 2)[0], torch.where(fold == 2)[0]
+    found = partial_fits(kind(x), y, weight.__getitem__).fit(train, held)
+    whole = torch.arange(len(train))
+    alone = partial_fits(x[train].clone(), y[train].clone(), weight[train].__getitem__).fit(whole, None)
+    torch.testing.assert_close(found.weight, alone.weight, rtol=1e-6, atol=1e-9)
+    torch.testing.assert_close(found.report["objective"], alone.report["objective"], rtol=1e-9, atol=0)
+    assert alone.outcomes == []
+    for weights, bias, outcome in zip(alone.weight, alone.bias, found.outcomes, strict=True):
+        logits = x[held].double() @ weights.t() + bias
+        assert score("accuracy", outcome).value == (logits.argmax(1) == y[held]).double().mean().item()
+        expected = torch.nn.functional.cross_entropy(logits, y[held]).item()
+        assert score("loss", outcome).value == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["center", "standardize"])
+def test_a_part_is_normalized_by_its_own_training_samples(kind):
+    x, y = samples()
+    fold = fold_index(y, NAMES, 4, 0)
+    train, held = torch.where(fold != 0)[0], torch.where(fold == 0)[0]
+    found = partial_fits(x, y, normalize=kind).fit(train, held)
+    shift, scale = shift_and_scale(kind, statistics([x[train]]), torch.float32)
+    by_hand = (x[train] - shift.float()) / scale.float()
+    alone = partial_fits(by_hand, y[train]).fit(torch.arange(len(train)), None)
+    torch.testing.assert_close(found.weight * scale, alone.weight, rtol=1e-5, atol=1e-7)
+    logits = x[held].double() @ found.weight[0].t() + found.bias[0]
+    normalized = ((x[held] - shift.float()) / scale.float()).double() @ alone.weight[0].t() + alone.bias[0]
+    torch.testing.assert_close(logits, normalized, rtol=1e-4, atol=1e-5)
+
+
+def test_folds_hold_each_sample_out_once_and_spread_classes():
+    _, y = samples(rows=101)
+    fold = fold_index(y, NAMES, 5, 0)
+    assert fold.bincount().tolist() == [21, 20, 20, 20, 20]
+    for number in range(3):
+        counts = fold[y == number].bincount(minlength=5)
+        assert counts.max() - counts.min() <= 1
+    assert torch.equal(fold, fold_index(y, NAMES, 5, 0))
+    assert not torch.equal(fold, fold_index(y, NAMES, 5, 1))
+
+
+def test_groups_stay_together():
+    _, y = samples(rows=120)
+    groups = np.array([f"g{i // 4}" for i in range(120)])
+    fold = fold_index(y, NAMES, 5, 0, groups).numpy()
+    assert set(fold.tolist()) == set(range(5))
+    for group in np.unique(groups):
+        assert len(set(fold[groups == group].tolist())) == 1
+
+
+@pytest.mark.parametrize(
+    ("target", "folds", "groups", "message"),
+    [
+        ([0, 0, 1, 1], 5, None, "folds=5: accepted are 2 to 4, the number of samples"),
+        ([0, 0, 1, 1], 3, ["x", "x", "y", "y"], "folds=3: accepted are 2 to 2, the number of groups"),
+        ([0, 0, 0, 1], 2, None, "folds=2: all samples of class 'b' are in one fold"),
+        ([0, 0, 0, 1, 1, 0], 2, ["x", "z", "z", "y", "y", "x"], "class 'b' are in one fold; accepted are two groups"),
+    ],
+)
+def test_folds_that_can_not_be_made_are_refused(target, folds, groups, message):
+    groups = None if groups is None else np.array(groups)
+    with pytest.raises(InputError, match=message):
+        fold_index(torch.tensor(target), ["a", "b"], folds, 0, groups)
+
+
+def test_few_shots_are_so_many_of_each_class():
+    _, y = samples()
+    drawn = few_shots(y, 4, 0, 1)
+    assert y[drawn].bincount().tolist() == [4, 4, 4]
+    assert torch.equal(drawn, drawn.sort().values)
+    assert not torch.equal(drawn, few_shots(y, 4, 0, 2))
