@@ -24,8 +24,11 @@ BELOW: dict[str, set[str]] = {
     "callbacks": MATHS | {"data", "loggers", "models", "plots", "runs"},
     "training": MATHS | {"data", "models", "solvers"},
     "selection": MATHS | {"data", "models", "runs", "solvers"},
-    "fit": MATHS | {"callbacks", "data", "files", "loggers", "models", "runs", "solvers", "training"},
+    "classifier": {"data", "errors", "files", "metrics", "runs"},
+    "prediction": {"classifier", "data", "errors", "files", "metrics"},
+    "fit": MATHS | {"callbacks", "classifier", "data", "files", "loggers", "models", "runs", "solvers", "training"},
     "cli": {"errors", "files", "fit", "plots", "runs", "selection"},
+    "export": {"classifier", "cli", "errors", "files"},
 }
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path.name != "__init__.py")
 

@@ -18,11 +18,21 @@ def replace_file(path: Path, content: bytes) -> None:
         OSError: it could not be written; the old file is untouched.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as temporary, open(temporary, "wb") as file:
+        file.write(content)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Lends out the name of a file beside ``path``, which takes its place when what has been written is whole.
+
+    Raises:
+        OSError: it could not be written; the old file is untouched.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with open(temporary, "wb") as file:
-            file.write(content)
-            file.flush()
+        yield temporary
+        with open(temporary, "rb") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except BaseException:

@@ -11,7 +11,9 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
+from handgrad import __version__
 from handgrad.callbacks.checkpointing import Checkpointing
+from handgrad.classifier import Classifier
 from handgrad.data.base import LinearDataModule
 from handgrad.errors import InputError
 from handgrad.files import replace_file
@@ -19,7 +21,7 @@ from handgrad.loggers.tensorboard import TensorBoardPathLogger
 from handgrad.models.linear_classifier import LinearClassifier
 from handgrad.runs.checkpoint import WholeCheckpointIO, plain
 from handgrad.runs.folder import LAST, RESULTS
-from handgrad.runs.results import COLUMNS, Row, as_csv, selected, shown
+from handgrad.runs.results import COLUMNS, MEASURES, Row, as_csv, selected, shown
 from handgrad.solvers.certificate import certified_weights
 from handgrad.solvers.exact import Exact
 from handgrad.solvers.protocol import Solver
@@ -66,8 +68,8 @@ def fit(
     Args:
         model: goes on from the weights that it has.
         callbacks: what observes, saves and stops the training.
-        folder: of the run: checkpoints go there, ``results.csv`` at the end; from a checkpoint that is there already
-            the run goes on. None: nothing is written.
+        folder: of the run: checkpoints go there, ``model.safetensors``, ``model.json`` and then ``results.csv`` at the
+            end; from a checkpoint that is there already the run goes on. None: nothing is written.
         logger: of curves and pictures.
         settings: what the result follows from, by dotted key: columns of the results and of TensorBoard's
             hyperparameters; from a checkpoint a run goes on with the same ones only. None: what ``described`` returns.
@@ -107,6 +109,7 @@ def fit(
         if logger:
             logger.log_end(settings, rows)
         if folder:
+            chosen_classifier(model, data, rows).save(Path(folder))
             replace_file(Path(folder) / RESULTS, as_csv(rows))
     return Result(rows, model)
 
@@ -206,6 +209,29 @@ def result_rows(
     ]
     choice = selected(rows)
     return [dict.fromkeys(COLUMNS) | row | {"selected": shown(row is choice)} for row in rows]
+
+
+def chosen_classifier(model: LinearClassifier, data: LinearDataModule, rows: Sequence[Row]) -> Classifier:
+    """Returns the classifier of the selected row, by its best weights, for features as they are."""
+    entry = next(path for path, row in enumerate(rows) if row["selected"] == "true")
+    row = rows[entry]
+    with model.best_as_given(data.normalization):
+        weight, bias = (found.detach()[entry].cpu().clone() for found in (model.weight, model.bias))
+    dtype = torch.promote_types(weight.dtype, torch.float32)  # safetensors' readers know bfloat16, NumPy does not
+    undone = data.normalization is not None or data.unit_rows  # by the classifier
+    return Classifier(
+        weight.to(dtype),
+        bias.to(dtype),
+        task=model.task,
+        classes=list(data.classes),
+        **{name: row[name] for name in ("l2", "C", "gap")},
+        feature_names=None if data.feature_names is None else list(data.feature_names),
+        scaling=None if undone else data.scaling,
+        unit_rows=data.unit_rows,
+        measures={name: row[name] for name in MEASURES if row[name] is not None},
+        files=data.digests(),
+        versions={"handgrad": __version__, "torch": str(torch.__version__)},
+    )
 
 
 def measured(value: Any) -> Any:

@@ -13,7 +13,8 @@ import torch
 
 from handgrad import files
 from handgrad.errors import InputError
-from handgrad.runs.checkpoint import MARK, WholeCheckpointIO
+from handgrad.runs.checkpoint import WholeCheckpointIO
+from handgrad.runs.checkpoint_file import MARK
 
 STATE = {"state_dict": {"weight": torch.arange(12.0)}, "epoch": 3}
 

@@ -11,7 +11,8 @@ import torch
 import yaml
 from omegaconf import OmegaConf
 
-from handgrad.runs.checkpoint import MARK, WholeCheckpointIO
+from handgrad.runs.checkpoint import WholeCheckpointIO
+from handgrad.runs.checkpoint_file import MARK
 
 RAN = "ran"  # a folder that only hostile code makes
 FOREIGN = f"# @package _global_\nhydra: {{callbacks: {{x: {{_target_: os.mkdir, path: {RAN}}}}}}}\n"

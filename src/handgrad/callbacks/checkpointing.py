@@ -3,7 +3,6 @@
 import logging
 import signal
 import time
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -50,8 +49,7 @@ class Checkpointing(pl.Callback):
         They are for features as they are: a normalization by columns is folded into them.
         """
         stopping.take_back()
-        by_columns = datamodule_of(trainer).normalization
-        with pl_module.best(), pl_module.unnormalized(*by_columns) if by_columns else nullcontext():
+        with pl_module.best_as_given(datamodule_of(trainer).normalization):
             trainer.save_checkpoint(Path(trainer.default_root_dir) / BEST, weights_only=True)
 
     def on_exception(self, trainer: pl.Trainer, pl_module: LinearClassifier, exception: BaseException) -> None:

@@ -1,6 +1,5 @@
 """Errors as one line for the user: what, found, accepted."""
 
-import errno
 import re
 from dataclasses import fields
 from difflib import get_close_matches
@@ -10,10 +9,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from handgrad.cli.configuration import refusal, written
 from handgrad.cli.settings import OPTIONS, SETTINGS, Callbacks
-from handgrad.errors import GradientError, InputError, nearest
+from handgrad.errors import InputError, line_of, nearest
 from handgrad.runs.overrides import parse_overrides
-
-DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
 
 
 def one_line(error: BaseException) -> str | None:
@@ -22,10 +19,8 @@ def one_line(error: BaseException) -> str | None:
         key = str(error).rpartition("full_key: ")[2]
         cause = error.__cause__ or error
         return str(cause) if isinstance(cause, InputError) else f"{key}: {first_line(cause)}"
-    if isinstance(error, InputError | GradientError):
-        return str(error)
-    if isinstance(error, OSError) and error.errno in DISK:
-        return f"{error.filename or 'a file of the run'}: cannot be read or written ({error.strerror})"
+    if line := line_of(error):
+        return line
     if isinstance(error, OverrideParseException):
         return f"{error.override}: cannot be read: {first_line(error)}"
     if isinstance(error, HydraException | OmegaConfBaseException):

@@ -30,6 +30,7 @@ class LinearDataModule(pl.LightningDataModule):
         num_features: D.
         feature_names: the features' names, by index; None: they have none.
         scaling: how features come from what is stored, in words; None: they are what is stored.
+        unit_rows: whether each row of features was divided by its length.
         train, val, test: ``(input, target)`` after ``setup``; None before it, and where there is no such set.
         normalization: shift and scale, each ``(D,)`` float64, after ``setup``: the sets' features are
             (x - shift) / scale; None: they are not normalized by columns.
@@ -47,6 +48,7 @@ class LinearDataModule(pl.LightningDataModule):
     num_features: int
     feature_names: Sequence[str] | None = None
     scaling: str | None = None
+    unit_rows = False
 
     def __init__(
         self, *, shuffle: bool, batch_size: int, seed: int, epochs: int, train_size: int | None = None
@@ -84,6 +86,10 @@ class LinearDataModule(pl.LightningDataModule):
         """Returns what a saved model must say of the data it was trained on."""
         names = ("classes", "num_features", "feature_names", "scaling")
         return {name: getattr(self, name) for name in names}
+
+    def digests(self) -> dict[str, str]:
+        """Returns the SHA-256 of each file that the training set is from, by its name."""
+        return {}
 
     def setup(self, stage: str | None = None) -> None:
         """Reads the sets, the same for every ``stage``; a second call does nothing."""

@@ -1,6 +1,6 @@
 """Features of one's own, from files: what a linear probe is trained on."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,7 +14,7 @@ from handgrad.data.feature_files import Names
 from handgrad.data.labels import check_classes, class_weights, classes_of, encoded, held_out, weights_of
 from handgrad.data.normalization import KINDS, Transform, by_columns, shift_and_scale, statistics, to_length_one
 from handgrad.data.rows import Rows
-from handgrad.data.shards import Files, Shards, check_features, is_file
+from handgrad.data.shards import Files, Shards, check_features, check_finite, is_file
 from handgrad.errors import InputError, nearest
 
 IN_MEMORY = 2**29  # bytes: a set that is larger, as float32 or float64, stays on disk
@@ -69,6 +69,7 @@ class FeatureDataModule(LinearDataModule):
         super().__init__(**shared)
         self.holdout, self.normalize = holdout, normalize
         self.scaling = KINDS.get(normalize)
+        self.unit_rows = normalize == "l2"
         self.class_weight = dict(class_weight) if isinstance(class_weight, Mapping) else class_weight
         self.sample_weight_from = sample_weight
         self._check_arguments(train)
@@ -142,6 +143,9 @@ class FeatureDataModule(LinearDataModule):
         files = {f"file {file}": f"{file.size} bytes, SHA-256 {file.sha256}" for file in self.files}
         return super().about() | given | files
 
+    def digests(self) -> dict[str, str]:
+        return {str(file): file.sha256 for file in self.sets["train"].files}
+
     def read(self) -> dict[str, Samples]:
         """Reads the features, and looks at each number that is used; also sets what is known only now."""
         found: dict[str, Rows | Tensor] = {}
@@ -149,7 +153,7 @@ class FeatureDataModule(LinearDataModule):
             held = {"val": self._index["val"]} if name == "train" and "val" not in self.sets else {}
             tensors = shards.read()
             rows = {part: Rows(tensors, index) for part, index in ({name: self._index[name]} | held).items()}
-            check_finite(shards, rows.values())
+            check_finite(shards.shards, rows.values())
             if name == "train":
                 self._transform = self._normalized_by(rows["train"])
             found |= {part: kept(Rows(tensors, self._index[part], self._transform)) for part in rows}
@@ -171,27 +175,3 @@ class FeatureDataModule(LinearDataModule):
 def kept(rows: Rows) -> Rows | Tensor:
     """Returns the rows in memory, if they are not too many."""
     return rows.in_memory() if rows.shape.numel() * rows.dtype.itemsize <= IN_MEMORY else rows
-
-
-def check_finite(shards: Shards, sets: Iterable[Rows]) -> None:
-    """Raises an InputError that names the first row and column, of these rows, in which there is no finite number."""
-    wrong = [place for rows in sets if (place := first_not_finite(rows))]
-    if wrong:
-        shard, row, column, value = min(wrong)
-        told = (shards.shards[shard].columns or range(column + 1))[column]
-        raise InputError(
-            f"{shards.shards[shard].file}: row {row}, column {told!r}: found {value}; accepted are finite numbers"
-        )
-
-
-def first_not_finite(rows: Rows) -> tuple[int, int, int, float] | None:
-    """Returns the first NaN or infinity as (shard, row in it, column, number); None: there is none."""
-    if not rows.shards[0].is_floating_point():
-        return None
-    start = 0
-    for chunk in rows.chunks():
-        if not chunk.sum(dtype=torch.float64).isfinite() and not (fine := chunk.isfinite()).all():
-            row, column = (~fine).nonzero()[0].tolist()
-            return *rows.stored_at(start + row), column, float(chunk[row, column])
-        start += len(chunk)
-    return None

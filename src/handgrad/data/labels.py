@@ -67,7 +67,8 @@ def encoded(labels: np.ndarray, classes: Sequence[int | str], name: str) -> Tens
             f"{name}: labels that the training set does not have: {listed(strange.tolist())}; accepted are "
             f"{listed(classes)}"
         )
-    return torch.from_numpy(np.searchsorted(known, labels))
+    order = np.argsort(known)
+    return torch.from_numpy(order[np.searchsorted(known, labels, sorter=order)])
 
 
 def listed(values: Iterable[object]) -> str:

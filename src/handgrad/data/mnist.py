@@ -11,7 +11,7 @@ from torchvision.datasets import MNIST
 
 from handgrad.data.base import LinearDataModule, is_whole
 from handgrad.data.blocks import Samples
-from handgrad.data.mnist_files import prepare
+from handgrad.data.mnist_files import PINS, prepare
 from handgrad.errors import InputError, nearest
 
 SPLITS = ("full", "course", "report")
@@ -49,6 +49,9 @@ class MNISTDataModule(LinearDataModule):
 
     def about(self) -> dict[str, Any]:
         return super().about() | {"split": self.split}
+
+    def digests(self) -> dict[str, str]:
+        return {name: pin.sha256 for name, pin in PINS.items()}
 
     def read(self) -> dict[str, Samples]:
         """Reads and splits MNIST's two sets; the bytes of the first are freed before the second is read."""

@@ -1,13 +1,16 @@
 """The features of one set, which may lie in several files, and their labels."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from handgrad.data.feature_files import FEATURES, VECTORS, Names, Shard, files_of, shard_of, vector_of
 from handgrad.data.labels import one_kind, plain_labels, plain_weights
+from handgrad.data.rows import Rows
 from handgrad.errors import InputError
 
 Files = str | Path | Sequence[str | Path]
@@ -24,8 +27,7 @@ class Shards:
 
     Attributes:
         shards: of the features, after a look at their headers.
-        files: all that belong to the set.
-        labels: ``(N,)`` int64 or text.
+        files: all that belong to the set; those of labels and weights of their own come when these are read.
 
     Raises:
         InputError: something is missing, damaged, or does not fit together.
@@ -35,14 +37,23 @@ class Shards:
         self.shards = [shard_of(file, names) for file in files_of(name, given, FEATURES)]
         self.files = [shard.file for shard in self.shards]
         check_alike(self.shards, self.shards[0])
-        own = [] if labels is None else files_of(f"{name}_labels", labels, VECTORS)
-        found = [(file, vector_of(file, names.y, "y")) for file in own]
+        self._labels, self._names = labels, names
+
+    @cached_property
+    def labels(self) -> np.ndarray:
+        """``(N,)`` int64 or text, as they stand beside the features or in files of their own.
+
+        Raises:
+            InputError: as above.
+        """
+        own = [] if self._labels is None else files_of(self._names.labels, self._labels, VECTORS)
+        found = [(file, vector_of(file, self._names.y, "y")) for file in own]
         found = found or [(shard.file, shard.labels()) for shard in self.shards]
         self.files += own
         told = [str(file) for file, _ in found]
         plain = [plain_labels(values, place) for place, (_, values) in zip(told, found, strict=True)]
         self.check_lengths(told, plain, "labels")
-        self.labels = one_kind(plain, told)
+        return one_kind(plain, told)
 
     @property
     def rows(self) -> int:
@@ -99,6 +110,30 @@ def check_features(shard: Shard, first: Shard) -> None:
         for found, expected in zip(shard.columns, first.columns, strict=True):
             if found != expected:
                 raise InputError(f"{shard.file}: column {found!r}; accepted is {expected!r}, as in {first.file}")
+
+
+def check_finite(shards: Sequence[Shard], sets: Iterable[Rows]) -> None:
+    """Raises an InputError that names the first row and column, of these rows, in which there is no finite number."""
+    wrong = [place for rows in sets if (place := first_not_finite(rows))]
+    if wrong:
+        shard, row, column, value = min(wrong)
+        told = (shards[shard].columns or range(column + 1))[column]
+        raise InputError(
+            f"{shards[shard].file}: row {row}, column {told!r}: found {value}; accepted are finite numbers"
+        )
+
+
+def first_not_finite(rows: Rows) -> tuple[int, int, int, float] | None:
+    """Returns the first NaN or infinity as (shard, row in it, column, number); None: there is none."""
+    if not rows.shards[0].is_floating_point():
+        return None
+    start = 0
+    for chunk in rows.chunks():
+        if not chunk.sum(dtype=torch.float64).isfinite() and not (fine := chunk.isfinite()).all():
+            row, column = (~fine).nonzero()[0].tolist()
+            return *rows.stored_at(start + row), column, float(chunk[row, column])
+        start += len(chunk)
+    return None
 
 
 def is_file(word: str) -> bool:

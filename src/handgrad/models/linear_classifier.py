@@ -1,7 +1,7 @@
 """The Lightning module that both models share: parameters with a path axis, steps and metrics; no calculus."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any, Protocol
 
@@ -259,6 +259,12 @@ class LinearClassifier(pl.LightningModule):
             yield
         finally:
             self.weight.data, self.bias.data = weight, bias
+
+    @contextmanager
+    def best_as_given(self, normalization: tuple[Tensor, Tensor] | None) -> Iterator[None]:
+        """Puts the best weights for features as they are, which trained by columns normalized so, for a while."""
+        with self.best(), self.unnormalized(*normalization) if normalization else nullcontext():
+            yield
 
     def test_step(self, batch: dict[str, Samples], batch_idx: int) -> None:
         """Evaluates the best and the last weights on every split there is."""

@@ -1,22 +1,17 @@
 """Checkpoint files that are whole or absent, and that know of which run they are."""
 
-import hashlib
-import io
 from collections.abc import Mapping, Sequence
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning_fabric.plugins import CheckpointIO
 
 from handgrad import __version__
 from handgrad.errors import InputError
 from handgrad.files import remove_stale, replace_file
+from handgrad.runs.checkpoint_file import read_checkpoint, sealed
 from handgrad.runs.results import check_same
-
-MARK = b"handgrad sha256:"  # the file ends with this and the digest of all before it; torch.load passes over both
-TRAILER = len(MARK) + hashlib.sha256().digest_size
 
 
 class WholeCheckpointIO(CheckpointIO):
@@ -33,12 +28,9 @@ class WholeCheckpointIO(CheckpointIO):
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
         about = {"version": __version__, "settings": self.settings or {}, "data": self.data}
-        buffer = io.BytesIO()
-        torch.save(checkpoint | {"handgrad": about}, buffer)
-        content = buffer.getvalue()
         path = Path(path)
         try:
-            replace_file(path, content + MARK + hashlib.sha256(content).digest())
+            replace_file(path, sealed(checkpoint | {"handgrad": about}))
             remove_stale(path.parent, path.name)
         except OSError as error:
             raise InputError(f"{path}: checkpoint not saved ({error.strerror}); an earlier one is kept") from error
@@ -52,19 +44,7 @@ class WholeCheckpointIO(CheckpointIO):
             InputError: ``path`` is no local file, is damaged, was not written by this project, or is of a run with
                 other settings or of an earlier version.
         """
-        path = Path(path)
-        if not path.is_file():
-            raise InputError(
-                f"{path}: no such checkpoint file; expected a local file like outputs/<run>/checkpoints/last.ckpt"
-            )
-        content = path.read_bytes()
-        content, trailer = content[:-TRAILER], content[-TRAILER:]
-        if trailer != MARK + hashlib.sha256(content).digest():
-            raise InputError(f"{path}: damaged, or not a checkpoint of this project (its SHA-256 does not match)")
-        try:
-            checkpoint = torch.load(io.BytesIO(content), map_location=map_location, weights_only=True)
-        except Exception as error:
-            raise InputError(f"{path}: not a checkpoint of this project ({type(error).__name__} on loading)") from error
+        checkpoint = read_checkpoint(Path(path), map_location)
         if self.settings is not None:
             if "handgrad" not in checkpoint:
                 raise InputError(f"{path}: written by an earlier version of handgrad; accepted is a run of this one")

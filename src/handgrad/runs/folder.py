@@ -16,6 +16,8 @@ from handgrad.runs.results import COLUMNS, Row, check_same, number, read_results
 RESULTS = "results.csv"
 FAILED = "failed.txt"
 LOG = "train.log"
+MODEL = "model.safetensors"
+MODEL_FOR_PEOPLE = "model.json"
 LAST = Path("checkpoints") / "last.ckpt"
 BEST = Path("checkpoints") / "best.ckpt"
 CONFIG = Path(".hydra") / "config.yaml"

@@ -1,0 +1,344 @@
+"""A classifier's predictions for new features, chunk by chunk, and how good they are where labels are there.
+
+No more than a chunk of features and of probabilities is in memory, where the features are of a kind that stays on disk
+(.npy, .safetensors, .pt); of others a shard is.
+"""
+
+import csv
+import json
+import re
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from handgrad.classifier import Classifier
+from handgrad.data.array_files import arrays_of
+from handgrad.data.feature_files import Names, Shard
+from handgrad.data.labels import encoded
+from handgrad.data.rows import Rows
+from handgrad.data.shards import Files, Shards, check_finite
+from handgrad.data.table_files import TABLES, Table
+from handgrad.errors import InputError, nearest
+from handgrad.files import replace_file, replacing
+from handgrad.metrics import confusion_matrix, outcome, per_class
+
+ROWS_SHOWN, COLUMNS_SHOWN = 100, 20  # classes of the tables that are printed
+
+
+class Chunk(NamedTuple):
+    """What is predicted of some rows.
+
+    Attributes:
+        probabilities: (n, C) float64.
+        classes: (n,) the names.
+    """
+
+    probabilities: np.ndarray
+    classes: np.ndarray
+
+
+@dataclass
+class Measures:
+    """How good predictions are, added up over chunks.
+
+    Attributes:
+        classes: their names.
+        confusion: (C, C), how many samples of class i are predicted as class j.
+        loss: the sum of the negative log probabilities of the labels.
+    """
+
+    classes: Sequence[int | str]
+    confusion: Tensor
+    loss: float = 0.0
+
+    def add(self, logits: Tensor, target: Tensor) -> None:
+        """Counts samples with ``logits (n, K)`` and classes ``target (n,)``."""
+        found = outcome(logits, target, keep=False)
+        self.confusion += confusion_matrix(found.prediction, target, len(self.classes))
+        self.loss += found.loss.sum().item()
+
+    def as_dict(self) -> dict[str, Any]:
+        """Returns them in types that JSON knows; what is not defined is None."""
+        samples, table = self.confusion.sum(), per_class(self.confusion)
+        whole = {
+            "accuracy": self.confusion.diag().sum() / samples,
+            "loss": self.loss / samples,
+            "mean_per_class": table.recall.nanmean(),
+            "f1_macro": table.f1.nanmean(),
+        }
+        columns = zip(
+            self.classes, table.samples.long().tolist(), *(column.tolist() for column in table[1:]), strict=True
+        )
+        names = ("class", *table._fields)
+        return {
+            "samples": int(samples),
+            **{name: value.item() for name, value in whole.items()},
+            "classes": [
+                {name: None if value != value else value for name, value in zip(names, row, strict=True)}
+                for row in columns
+            ],
+            "confusion": self.confusion.long().tolist(),
+        }
+
+
+def predict(
+    classifier: Classifier,
+    features: Files,
+    out: Path,
+    *,
+    labels: Files | None = None,
+    x: str | Sequence[str] | None = None,
+    y: str | None = None,
+    overwrite: bool = False,
+) -> tuple[int, dict[str, Any] | None]:
+    """Writes what ``classifier`` says of new features; where they have labels, also ``<out>.metrics.json`` beside it.
+
+    Args:
+        features: a file, several, or a pattern, as for ``FeatureDataModule``.
+        out: by its ending: .csv, .parquet, .npy or .npz.
+        labels: the same for labels in files of their own.
+        x: name of the array of features, or of the columns; None: of a table those that the classifier was trained on.
+        y: name of the labels; None: ``y``, where it is there; ``null``: they are not asked for.
+        overwrite: whether files that are there already are replaced.
+
+    Returns:
+        The number of rows, and the measures as ``Measures.as_dict`` gives them; None where there are no labels.
+
+    Raises:
+        InputError: anything is not as described; ``out`` is not written then.
+        OSError: it cannot be.
+    """
+    check_out(out)
+    with typed_names():
+        shards = new_features(classifier, features, labels, x, y)
+        target = new_labels(classifier, shards, labels, y)
+    beside = metrics_file(out)
+    check_free(shards, [out] if target is None else [out, beside], overwrite)
+    measures = Measures(classifier.classes, torch.zeros(2 * (len(classifier.classes),), dtype=torch.float64))
+    with replacing(out) as temporary:
+        chunks = predicted(classifier, shards, target, measures)
+        WRITERS[out.suffix.lower()](temporary, classifier.classes, shards.rows, chunks)
+    if target is None:
+        return shards.rows, None
+    found = measures.as_dict()
+    replace_file(beside, (json.dumps(found, ensure_ascii=False) + "\n").encode())
+    return shards.rows, found
+
+
+# --- What is asked for ------------------------------------------------------------------------------------------------
+
+
+def check_out(out: Path) -> None:
+    """Raises an InputError unless predictions may be written there, as far as the name tells."""
+    if (kind := out.suffix.lower()) not in WRITERS:
+        known = ", ".join(WRITERS)
+        raise InputError(
+            f"out={out}: a {kind or 'file without an ending'}; accepted are {known}{nearest(kind, WRITERS)}"
+        )
+    if not out.parent.is_dir():
+        raise InputError(f"out={out}: no folder {out.parent}; accepted is a file in a folder that is there")
+    if out.is_dir():
+        raise InputError(f"out={out}: a folder; accepted is a file")
+    if kind == ".parquet":
+        pyarrow_for(out)
+
+
+def check_free(shards: Shards, files: Sequence[Path], overwrite: bool) -> None:
+    """Raises an InputError if one of ``files`` is there already and not to be replaced, or is read from."""
+    for path in files:
+        if any(path.exists() and path.samefile(file.path) for file in shards.files):
+            raise InputError(f"out={path}: it is read from; accepted is another file")
+        if path.exists() and not overwrite:
+            raise InputError(f"out={path}: it is there already; accepted is another file, or overwrite=true")
+
+
+def metrics_file(out: Path) -> Path:
+    """Returns where measures go."""
+    return out.with_suffix(".metrics.json")
+
+
+@contextmanager
+def typed_names() -> Iterator[None]:
+    """Makes errors name what is typed here: what is ``data.x`` in training is ``x``."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(re.sub(r"\bdata\.(x|y|labels)=(?=[<\[])", r"\1=", str(error))) from error
+
+
+def new_features(
+    classifier: Classifier, given: Files, labels: Files | None, x: str | Sequence[str] | None, y: str | None
+) -> Shards:
+    """Returns new features after a look at their headers; an InputError tells if the classifier is of others."""
+    names = Names(x, None if y == "null" else y, labels="labels")
+    first = given if isinstance(given, str | Path) else next(iter(given), "")
+    if x is None and classifier.feature_names and Path(first).suffix.lower() in TABLES:
+        names = Names(list(classifier.feature_names), names.y, labels="labels")
+    shards = Shards("features", given, labels, names)
+    for shard in shards.shards:
+        if shard.shape[1] != classifier.num_features:
+            raise InputError(
+                f"{shard.file}: {shard.shape[1]} features; accepted are {classifier.num_features}, as the run has them"
+            )
+        check_columns(shard, classifier)
+    return shards
+
+
+def check_columns(shard: Shard, classifier: Classifier) -> None:
+    """Raises an InputError unless named features are those of the training set, in their order."""
+    for found, expected in zip(shard.columns or (), classifier.feature_names or (), strict=False):
+        if found != expected:
+            raise InputError(f"{shard.file}: column {found!r}; accepted is {expected!r}, as in the training set")
+
+
+def new_labels(classifier: Classifier, shards: Shards, labels: Files | None, y: str | None) -> Tensor | None:
+    """Returns the classes (N,) that the labels name; None where there are no labels, or they are not asked for."""
+    if y == "null" or (labels is None and y is None and not all(has_labels(shard) for shard in shards.shards)):
+        return None
+    return encoded(shards.labels, classifier.classes, str(shards.files[-1]))
+
+
+def has_labels(shard: Shard) -> bool:
+    """Tells whether there is something called ``y`` beside the features."""
+    there = Table(shard.file).columns if shard.file.kind in TABLES else arrays_of(shard.file)
+    return "y" in there
+
+
+# --- The work ---------------------------------------------------------------------------------------------------------
+
+
+@torch.inference_mode()
+def predicted(classifier: Classifier, shards: Shards, target: Tensor | None, measures: Measures) -> Iterator[Chunk]:
+    """Yields what is predicted, in the order of the rows; counts it in ``measures`` where there are labels.
+
+    Raises:
+        InputError: a number is not finite, or a file changes meanwhile.
+    """
+    names, done = np.array(classifier.classes), 0
+    for shard in shards.shards:
+        rows = Rows([shard.read()])
+        for chunk in rows.chunks():
+            logits = classifier.logits(chunk)
+            if not logits.isfinite().all():
+                check_finite([shard], [rows])
+                raise InputError(f"{shard.file}: numbers are too large for this classifier; accepted are smaller ones")
+            if target is not None:
+                measures.add(logits, target[done : done + len(chunk)])
+            done += len(chunk)
+            yield Chunk(classifier.probabilities(logits).numpy(), names[classifier.decide(logits).numpy()])
+    for file in shards.files:
+        file.check_unchanged()
+
+
+def columns_of(classes: Sequence[int | str]) -> list[str]:
+    """Returns the names of a table's columns."""
+    return ["prediction", *(f"p_{name}" for name in classes)]
+
+
+def write_csv(path: Path, classes: Sequence[int | str], rows: int, chunks: Iterator[Chunk]) -> None:
+    """Writes a table as text; each probability is the shortest number that is read back as it is."""
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(columns_of(classes))
+        for probabilities, names in chunks:
+            writer.writerows([name, *row] for name, row in zip(names.tolist(), probabilities.tolist(), strict=True))
+
+
+def write_parquet(path: Path, classes: Sequence[int | str], rows: int, chunks: Iterator[Chunk]) -> None:
+    """Writes a table, in groups of rows of about 32 MiB."""
+    pyarrow = pyarrow_for(path)
+    kind = pyarrow.string() if isinstance(classes[0], str) else pyarrow.int64()
+    first, *others = columns_of(classes)
+    schema = pyarrow.schema([(first, kind), *((name, pyarrow.float64()) for name in others)])
+    with pyarrow.parquet.ParquetWriter(path, schema) as writer:
+        for probabilities, names in chunks:
+            arrays = [pyarrow.array(names, kind), *map(pyarrow.array, probabilities.T)]
+            batch = pyarrow.record_batch(arrays, schema=schema)
+            writer.write_batch(batch, row_group_size=max(1, 2**22 // len(classes)))
+
+
+def write_npy(path: Path, classes: Sequence[int | str], rows: int, chunks: Iterator[Chunk]) -> None:
+    """Writes the probabilities (N, C) float64."""
+    with open(path, "wb") as file:
+        write_header(file, np.dtype(np.float64), (rows, len(classes)))
+        for chunk in chunks:
+            file.write(chunk.probabilities.tobytes())
+
+
+def write_npz(path: Path, classes: Sequence[int | str], rows: int, chunks: Iterator[Chunk]) -> None:
+    """Writes ``probabilities (N, C)`` float64, ``prediction (N,)`` of names, and ``classes (C,)``."""
+    names = np.array(classes)
+    with zipfile.ZipFile(path, "w") as archive, tempfile.TemporaryFile(dir=path.parent) as aside:
+        with archive.open(zipfile.ZipInfo("probabilities.npy"), "w", force_zip64=True) as member:
+            write_header(member, np.dtype(np.float64), (rows, len(classes)))
+            for chunk in chunks:
+                member.write(chunk.probabilities.tobytes())
+                aside.write(chunk.classes.tobytes())
+        aside.seek(0)
+        with archive.open(zipfile.ZipInfo("prediction.npy"), "w", force_zip64=True) as member:
+            write_header(member, names.dtype, (rows,))
+            while part := aside.read(2**20):
+                member.write(part)
+        with archive.open(zipfile.ZipInfo("classes.npy"), "w") as member:
+            np.lib.format.write_array(member, names, allow_pickle=False)
+
+
+def write_header(file: IO[bytes], dtype: np.dtype, shape: tuple[int, ...]) -> None:
+    """Writes what stands before an array in NumPy's format."""
+    told = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(file, told)
+
+
+def pyarrow_for(out: Path) -> Any:
+    """Returns pyarrow, or raises an InputError that tells how to get it."""
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError as error:
+        raise InputError(f"{out}: pyarrow writes it, which is not installed: pip install 'handgrad[tables]'") from error
+    return pyarrow
+
+
+WRITERS: dict[str, Callable[[Path, Sequence[int | str], int, Iterator[Chunk]], None]] = {
+    ".csv": write_csv,
+    ".parquet": write_parquet,
+    ".npy": write_npy,
+    ".npz": write_npz,
+}
+
+
+# --- For people -------------------------------------------------------------------------------------------------------
+
+
+def told(measures: dict[str, Any]) -> str:
+    """Returns measures as text: a line, a row per class, and the confusion matrix where it is not too wide."""
+    names = ("samples", "accuracy", "loss", "mean_per_class", "f1_macro")
+    lines = [", ".join(f"{name.replace('_', ' ')} {number(measures[name])}" for name in names)]
+    classes = measures["classes"]
+    if len(classes) > ROWS_SHOWN:
+        return lines[0]
+    lines += ["", *aligned([list(classes[0]), *([number(value) for value in row.values()] for row in classes)])]
+    if len(classes) <= COLUMNS_SHOWN:
+        labels = [str(row["class"]) for row in classes]
+        body = [[label, *map(str, row)] for label, row in zip(labels, measures["confusion"], strict=True)]
+        lines += ["", "true \\ predicted", *aligned([["", *labels], *body])]
+    return "\n".join(lines)
+
+
+def number(value: Any) -> str:
+    """Returns a cell of a table: four decimals of what is not whole by its type, nothing where there is none."""
+    return "" if value is None else f"{value:.4f}" if isinstance(value, float) else str(value)
+
+
+def aligned(table: Sequence[Sequence[str]]) -> list[str]:
+    """Returns the rows of a table, their cells to the right."""
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    return ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]
