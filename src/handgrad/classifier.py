@@ -1,8 +1,8 @@
 """One fitted classifier apart from its training: what it says of features as they are, and its file.
 
-``model.safetensors`` holds ``weight (K, D)`` and ``bias (K,)``, and in its metadata, under ``handgrad``, all else as JSON
-(one key: safetensors writes several in any order). ``model.json`` is the same without the numbers of the weights, for
-people. Both follow from the classifier alone, byte for byte.
+``model.safetensors`` holds ``weight (K, D)`` and ``bias (K,)``, and in its metadata, under ``handgrad``, all else as
+JSON (one key: safetensors writes several in any order). ``model.json`` is the same without the numbers of the weights,
+for people. Both follow from the classifier alone, byte for byte.
 """
 
 import hashlib
@@ -168,7 +168,7 @@ def classifier_of_run(folder: str | Path, l2: float | None = None) -> Classifier
         folder: of a run, or of a job of a sweep.
 
     Raises:
-        InputError: ``folder`` is not that of a finished run, something in it is damaged, or ``l2`` is none of the run's.
+        InputError: ``folder`` is not that of a finished run, something in it is damaged, or it has no such ``l2``.
     """
     run = RunFolder(folder)
     rows = rows_of(run)
@@ -184,7 +184,7 @@ def classifier_of_run(folder: str | Path, l2: float | None = None) -> Classifier
 
 
 def entry_of(run: RunFolder, chosen: Classifier, row: Row) -> Classifier:
-    """Returns the classifier of a row of results, by the weights in ``best.ckpt``, which are for features as they are."""
+    """Returns the classifier of a row of results, by the weights in ``best.ckpt``; they too are for raw features."""
     path = run.path / BEST
     if not path.is_file():
         raise InputError(f"{RunFolder(path)}: missing; it holds all l2 values; accepted without it is l2={chosen.l2:g}")

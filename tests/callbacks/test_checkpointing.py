@@ -84,6 +84,8 @@ def test_a_run_leaves_its_last_state_and_its_best_weights(tmp_path):
     assert sorted(path.name for path in tmp_path.rglob("*") if path.is_file()) == [
         "best.ckpt",
         "last.ckpt",
+        "model.json",
+        "model.safetensors",
         "results.csv",
     ]
 
@@ -125,7 +127,7 @@ def test_a_signal_is_obeyed_at_the_next_check(tmp_path):
 
 def test_without_it_nothing_is_saved(tmp_path):
     toy_fit([], tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == ["results.csv"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model.json", "model.safetensors", "results.csv"]
 
 
 # --- when ------------------------------------------------------------------------------------------------------------

@@ -9,8 +9,8 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
-from handgrad.cli.messages import DISK, first_line, one_line, unknown_key, unknown_option, wrong_type
-from handgrad.errors import GradientError, InputError
+from handgrad.cli.messages import first_line, one_line, unknown_key, unknown_option, wrong_type
+from handgrad.errors import DISK, GradientError, InputError
 from handgrad.runs.overrides import parse_overrides
 
 pytestmark = pytest.mark.slow  # composes for Hydra's own wording

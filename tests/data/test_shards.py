@@ -25,7 +25,7 @@ def files(tmp_path):
 
 def refusal(*arguments) -> str:
     with pytest.raises(InputError) as error:
-        Shards("train", *arguments, Names())
+        _ = Shards("train", *arguments, Names(labels="train_labels")).labels
     return str(error.value)
 
 
@@ -33,7 +33,7 @@ def test_labels_in_as_many_files_or_in_one(files):
     features = files(a=X, b=X[:4])
     for labels in (files(la=Y, lb=Y[:4]), files(l=np.concatenate((Y, Y[:4])))):
         shards = Shards("train", features, labels, Names())
-        assert shards.rows == 14
+        assert (shards.rows, [str(file) for file in shards.files]) == (14, features)
         assert shards.labels.tolist() == [*Y, *Y[:4]]
         assert [str(file) for file in shards.files] == features + labels
         assert [len(tensor) for tensor in shards.read()] == [10, 4]
@@ -58,6 +58,7 @@ def test_shards_that_differ(files):
 def test_weights_in_a_file(files):
     a, labels, weight, short = files(a=X, l=Y, w=Y + 1, s=Y[:3] + 1)
     shards = Shards("train", a, labels, Names())
+    assert shards.labels.tolist() == Y.tolist()
     assert shards.weights(weight).tolist() == (Y + 1.0).tolist()
     assert str(shards.files[-1]) == weight
     with pytest.raises(InputError, match="3 sample weights, and 10 rows of features"):

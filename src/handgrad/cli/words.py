@@ -13,6 +13,9 @@ from typing import Any, NamedTuple
 
 from handgrad.errors import InputError, line_of, nearest
 
+FILES = "a file, a list like [a.npy,b.npy], or a pattern like features/*.npy"
+FORMATS = ("onnx", "sklearn", "npz", "torch")
+
 
 class Word(NamedTuple):
     """What a key means.
@@ -22,12 +25,14 @@ class Word(NamedTuple):
         read: returns the value of what was typed; a ValueError tells that it is none.
         accepted: what it takes, in words.
         needed: whether it has to be given; else it is None where it is not.
+        names: that it takes, of which the nearest is told to who mistypes one.
     """
 
     help: str
     read: Callable[[str], Any]
     accepted: str
     needed: bool = False
+    names: Sequence[str] = ()
 
 
 def one(text: str) -> str:
@@ -51,16 +56,13 @@ def penalty(text: str) -> float:
     return value
 
 
+def format_name(text: str) -> str:
+    return FORMATS[FORMATS.index(text)]
+
+
 def truth(text: str) -> bool:
     return {"true": True, "false": False}[text]
 
-
-def one_of(*names: str) -> Callable[[str], str]:
-    return lambda text: names[names.index(text)]
-
-
-FILES = "a file, a list like [a.npy,b.npy], or a pattern like features/*.npy"
-FORMATS = ("onnx", "sklearn", "npz", "torch")
 
 RUN = Word("folder of a finished run, or of a job of a sweep", one, "a folder like outputs/<run>", needed=True)
 L2 = Word("another l2 value of the run than the selected one", penalty, "a number >= 0")
@@ -85,7 +87,7 @@ PREDICT = {
 }
 EXPORT = {
     "run": RUN,
-    "format": Word("what to write", one_of(*FORMATS), f"one of {', '.join(FORMATS)}", needed=True),
+    "format": Word("what to write", format_name, f"one of {', '.join(FORMATS)}", needed=True, names=FORMATS),
     "out": Word("file to write; unset: model.<format's ending> in the run's folder", one, "a file"),
     "l2": L2,
     "overwrite": OVERWRITE,
@@ -110,7 +112,8 @@ def read_words(words: Sequence[str], accepted: Mapping[str, Word]) -> dict[str, 
         try:
             found[key] = accepted[key].read(text)
         except (ValueError, KeyError) as error:
-            raise InputError(f"{word}: accepted is {accepted[key].accepted}") from error
+            hint = nearest(text, accepted[key].names)
+            raise InputError(f"{word}: accepted is {accepted[key].accepted}{hint}") from error
     if missing := [key for key, word in accepted.items() if word.needed and key not in found]:
         raise InputError(
             f"{missing[0]}: missing; accepted is {missing[0]}=<{accepted[missing[0]].accepted}>; --help tells"
