@@ -5,6 +5,7 @@ No more than a chunk of features and of probabilities is in memory, where the fe
 """
 
 import csv
+import io
 import json
 import re
 import tempfile
@@ -23,7 +24,7 @@ from handgrad.classifier import Classifier
 from handgrad.data.array_files import arrays_of
 from handgrad.data.feature_files import Names, Shard
 from handgrad.data.labels import encoded
-from handgrad.data.rows import Rows
+from handgrad.data.rows import CHUNK_NUMBERS, Rows
 from handgrad.data.shards import Files, Shards, check_finite
 from handgrad.data.table_files import TABLES, Table
 from handgrad.errors import InputError, nearest
@@ -38,7 +39,7 @@ class Chunk(NamedTuple):
 
     Attributes:
         probabilities: (n, C) float64.
-        classes: (n,) the names.
+        classes: (n,) int64, the numbers of the classes.
     """
 
     probabilities: np.ndarray
@@ -222,10 +223,10 @@ def predicted(classifier: Classifier, shards: Shards, target: Tensor | None, mea
     Raises:
         InputError: a number is not finite, or a file changes meanwhile.
     """
-    names, done = np.array(classifier.classes), 0
+    done, at_once = 0, max(1, CHUNK_NUMBERS // max(classifier.num_features, len(classifier.classes)))
     for shard in shards.shards:
         rows = Rows([shard.read()])
-        for chunk in rows.chunks():
+        for chunk in rows.split(at_once):
             logits = classifier.logits(chunk)
             if not logits.isfinite().all():
                 check_finite([shard], [rows])
@@ -233,7 +234,7 @@ def predicted(classifier: Classifier, shards: Shards, target: Tensor | None, mea
             if target is not None:
                 measures.add(logits, target[done : done + len(chunk)])
             done += len(chunk)
-            yield Chunk(classifier.probabilities(logits).numpy(), names[classifier.decide(logits).numpy()])
+            yield Chunk(classifier.probabilities(logits).numpy(), classifier.decide(logits).numpy())
     for file in shards.files:
         file.check_unchanged()
 
@@ -244,23 +245,32 @@ def columns_of(classes: Sequence[int | str]) -> list[str]:
 
 
 def write_csv(path: Path, classes: Sequence[int | str], rows: int, chunks: Iterator[Chunk]) -> None:
-    """Writes a table as text; each probability is the shortest number that is read back as it is."""
+    """Writes a table as text, probabilities with nine digits: so it takes a quarter of the time that all of them do."""
+    line = ",".join(["%s", *["%.9g"] * len(classes)]) + "\n"
+    names = [cells([name]) for name in classes]
     with open(path, "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(columns_of(classes))
-        for probabilities, names in chunks:
-            writer.writerows([name, *row] for name, row in zip(names.tolist(), probabilities.tolist(), strict=True))
+        file.write(f"{cells(columns_of(classes))}\n")
+        for chunk in chunks:
+            rows_of = zip(chunk.classes.tolist(), chunk.probabilities.tolist(), strict=True)
+            file.writelines(line % (names[number], *row) for number, row in rows_of)
+
+
+def cells(values: Sequence[object]) -> str:
+    """Returns the cells of a row of a .csv file, in quotes where they need them."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="").writerow(values)
+    return text.getvalue()
 
 
 def write_parquet(path: Path, classes: Sequence[int | str], rows: int, chunks: Iterator[Chunk]) -> None:
     """Writes a table, in groups of rows of about 32 MiB."""
     pyarrow = pyarrow_for(path)
     kind = pyarrow.string() if isinstance(classes[0], str) else pyarrow.int64()
-    first, *others = columns_of(classes)
+    names, (first, *others) = np.array(classes), columns_of(classes)
     schema = pyarrow.schema([(first, kind), *((name, pyarrow.float64()) for name in others)])
     with pyarrow.parquet.ParquetWriter(path, schema) as writer:
-        for probabilities, names in chunks:
-            arrays = [pyarrow.array(names, kind), *map(pyarrow.array, probabilities.T)]
+        for chunk in chunks:
+            arrays = [pyarrow.array(names[chunk.classes], kind), *map(pyarrow.array, chunk.probabilities.T)]
             batch = pyarrow.record_batch(arrays, schema=schema)
             writer.write_batch(batch, row_group_size=max(1, 2**22 // len(classes)))
 
@@ -281,7 +291,7 @@ def write_npz(path: Path, classes: Sequence[int | str], rows: int, chunks: Itera
             write_header(member, np.dtype(np.float64), (rows, len(classes)))
             for chunk in chunks:
                 member.write(chunk.probabilities.tobytes())
-                aside.write(chunk.classes.tobytes())
+                aside.write(names[chunk.classes].tobytes())
         aside.seek(0)
         with archive.open(zipfile.ZipInfo("prediction.npy"), "w", force_zip64=True) as member:
             write_header(member, names.dtype, (rows,))
