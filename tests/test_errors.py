@@ -1,8 +1,10 @@
 """Which error is whose, and the name that was meant."""
 
+import errno
+
 import pytest
 
-from handgrad.errors import GradientError, InputError, nearest
+from handgrad.errors import GradientError, InputError, line_of, nearest
 
 
 def test_what_catches_them():
@@ -11,6 +13,21 @@ def test_what_catches_them():
     assert issubclass(GradientError, RuntimeError)
     assert not issubclass(GradientError, ValueError)
     assert str(InputError("lr=0: accepted is a number > 0")) == "lr=0: accepted is a number > 0"
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (InputError("lr=0: accepted is a number > 0"), "lr=0: accepted is a number > 0"),
+        (GradientError("wrong"), "wrong"),
+        (OSError(errno.ENOSPC, "full", "x.csv"), "x.csv: cannot be read or written (full)"),
+        (OSError(errno.EACCES, "denied"), "a file of the run: cannot be read or written (denied)"),
+        (OSError(errno.EBADF, "bad"), None),
+        (ValueError("ours"), None),
+    ],
+)
+def test_the_line_of_an_error_that_the_user_can_mend(error, line):
+    assert line_of(error) == line
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import pytest
 from filelock import FileLock
 
 from handgrad import files
-from handgrad.files import NO_LOCKS, locked, remove_stale, replace_file
+from handgrad.files import NO_LOCKS, locked, remove_stale, replace_file, replacing
 
 OLD = b"the old content"
 
@@ -73,6 +73,25 @@ def test_an_error_leaves_the_old_file_and_nothing_else(step, path, monkeypatch):
         replace_file(path, b"the new content")
     assert caught.value.errno == errno.ENOSPC
     assert path.read_bytes() == OLD
+    assert os.listdir(path.parent) == ["file"]
+
+
+@pytest.mark.parametrize("error", [OSError, KeyboardInterrupt])
+def test_a_file_that_is_written_bit_by_bit_is_whole_or_absent(error, path):
+    with replacing(path) as temporary:
+        temporary.write_bytes(b"half")
+        assert path.read_bytes() == OLD
+        temporary.write_bytes(b"the whole")
+    assert path.read_bytes() == b"the whole"
+
+    def fail() -> None:
+        with replacing(path) as temporary:
+            temporary.write_bytes(b"half")
+            raise error
+
+    with pytest.raises(error):
+        fail()
+    assert path.read_bytes() == b"the whole"
     assert os.listdir(path.parent) == ["file"]
 
 

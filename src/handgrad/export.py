@@ -4,6 +4,7 @@ Each holds the classifier for features as they are, and its probabilities are th
 """
 
 import io
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -107,7 +108,9 @@ def onnx_model(onnx: Any, classifier: Classifier) -> Any:
     graph = helper.make_graph(nodes, "classifier", inputs, outputs, initial)
     opset = [helper.make_opsetid("", OPSET)]
     model = helper.make_model_gen_version(graph, opset_imports=opset, producer_name="handgrad")
-    helper.set_model_props(model, {"classes": " ".join(map(str, classifier.classes)), "l2": str(classifier.l2)})
+    helper.set_model_props(
+        model, {"classes": json.dumps(classifier.classes, ensure_ascii=False), "l2": str(classifier.l2)}
+    )
     onnx.checker.check_model(model, full_check=True)
     return model
 

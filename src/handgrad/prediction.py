@@ -256,10 +256,10 @@ def write_csv(path: Path, classes: Sequence[int | str], rows: int, chunks: Itera
 
 
 def cells(values: Sequence[object]) -> str:
-    """Returns the cells of a row of a .csv file, in quotes where they need them."""
+    """Returns a row of a .csv file without the end of its line, cells in quotes where they need them."""
     text = io.StringIO()
-    csv.writer(text, lineterminator="").writerow(values)
-    return text.getvalue()
+    csv.writer(text, lineterminator="\n").writerow(values)
+    return text.getvalue()[:-1]
 
 
 def write_parquet(path: Path, classes: Sequence[int | str], rows: int, chunks: Iterator[Chunk]) -> None:

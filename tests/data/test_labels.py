@@ -37,6 +37,12 @@ def test_classes_are_sorted_and_plain(values, classes):
     assert [found[number] for number in encoded(labels, found, "y").tolist()] == labels.tolist()
 
 
+def test_classes_in_another_order_are_found_too():
+    assert encoded(np.array([2, 3, 3, 2]), [3, 2], "y").tolist() == [1, 0, 0, 1]
+    with pytest.raises(InputError, match=r"labels that the training set does not have: 4; accepted are 3, 2"):
+        encoded(np.array([4]), [3, 2], "y")
+
+
 @pytest.mark.parametrize(
     ("values", "told"),
     [
