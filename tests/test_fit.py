@@ -15,12 +15,14 @@ from handgrad.callbacks.curves import Curves
 from handgrad.callbacks.divergence_check import DivergenceCheck
 from handgrad.callbacks.early_stopping import PathEarlyStopping
 from handgrad.callbacks.gradient_check import GradientCheck
+from handgrad.classifier import Classifier
 from handgrad.errors import InputError
 from handgrad.fit import described, fit, pipeline
 from handgrad.functions.objective import SOFTMAX, Objective
 from handgrad.loggers.tensorboard import TensorBoardPathLogger
 from handgrad.models.softmax_regression import SoftmaxRegression
 from handgrad.runs.checkpoint import plain
+from handgrad.runs.folder import MODEL, RESULTS
 from handgrad.runs.results import COLUMNS, read_results
 from handgrad.solvers.adam import Adam
 from handgrad.solvers.sgd import SGD
@@ -58,6 +60,28 @@ def fitted(*callbacks, folder=None, data=None, l2=L2, solver=SOLVERS["sgd"], **h
     """Fits a path to the clouds, in one thread if not told otherwise."""
     data = data or clouds(shuffle=True)
     return fit(data, made(data, l2), solver, callbacks, folder, **{"threads": 1, "accelerator": "cpu"} | how)
+
+
+def test_the_folder_has_the_chosen_classifier_before_it_counts_as_finished(tmp_path, monkeypatch):
+    result = fitted(folder=tmp_path)
+    chosen = Classifier.load(tmp_path / MODEL)
+    entry = L2.index(result.selected["l2"])
+    assert torch.equal(chosen.weight, result.model.best_weight[entry])
+    assert torch.equal(chosen.bias, result.model.best_bias[entry])
+    assert (chosen.task, chosen.classes, chosen.scaling) == ("softmax", ["left", "right", "top"], "as drawn")
+    assert {name: getattr(chosen, name) for name in ("l2", "C", "gap")} == {
+        name: result.selected[name] for name in ("l2", "C", "gap")
+    }
+    assert chosen.measures["val_loss"] == result.selected["val_loss"]
+    assert chosen.versions["torch"] == torch.__version__
+
+    def full(*_: object) -> None:
+        raise OSError("full")
+
+    monkeypatch.setattr(Classifier, "save", full)
+    with pytest.raises(OSError, match="full"):
+        fitted(folder=tmp_path / "other")
+    assert not (tmp_path / "other" / RESULTS).exists()
 
 
 class Failing(pl.Callback):
