@@ -138,7 +138,10 @@ def test_a_run_leaves_its_results_and_its_weights_in_its_folder(tmp_path, here):
     folder = tmp_path / "deep" / "run"
     result = fitted(Checkpointing(), folder=str(folder), settings=BEFORE)
     files = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
-    assert files == {"results.csv", "checkpoints/last.ckpt", "checkpoints/best.ckpt"}
+    assert files == {
+        *("results.csv", "model.safetensors", "model.json"),
+        *("checkpoints/last.ckpt", "checkpoints/best.ckpt"),
+    }
     columns = [*(name for name in BEFORE if name != "l2"), *COLUMNS]
     assert (folder / "results.csv").read_text().splitlines()[0].split(",") == columns
     assert read_results(folder / "results.csv") == [{name: row.get(name) for name in columns} for row in result.rows]

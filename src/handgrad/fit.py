@@ -228,7 +228,7 @@ def chosen_classifier(model: LinearClassifier, data: LinearDataModule, rows: Seq
         feature_names=None if data.feature_names is None else list(data.feature_names),
         scaling=None if undone else data.scaling,
         unit_rows=data.unit_rows,
-        measures={name: row[name] for name in MEASURES if row[name] is not None},
+        measures={name: row[name] for name in MEASURES if row[name] is not None and math.isfinite(row[name])},
         files=data.digests(),
         versions={"handgrad": __version__, "torch": str(torch.__version__)},
     )

@@ -12,7 +12,6 @@ import tempfile
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -46,25 +45,26 @@ class Chunk(NamedTuple):
     classes: np.ndarray
 
 
-@dataclass
 class Measures:
     """How good predictions are, added up over chunks.
 
-    Attributes:
+    Args:
         classes: their names.
-        confusion: (C, C), how many samples of class i are predicted as class j.
-        loss: the sum of the negative log probabilities of the labels.
+        target: ``(N,)`` classes of the samples, in their order.
     """
 
-    classes: Sequence[int | str]
-    confusion: Tensor
-    loss: float = 0.0
+    def __init__(self, classes: Sequence[int | str], target: Tensor) -> None:
+        self.classes, self.target, self.done = classes, target, 0
+        self.confusion = torch.zeros(len(classes), len(classes), dtype=torch.float64)
+        self.loss = 0.0  # the sum of the negative log probabilities of the labels
 
-    def add(self, logits: Tensor, target: Tensor) -> None:
-        """Counts samples with ``logits (n, K)`` and classes ``target (n,)``."""
+    def add(self, logits: Tensor) -> None:
+        """Counts the next samples, which have ``logits (n, K)``."""
+        target = self.target[self.done : self.done + len(logits)]
         found = outcome(logits, target, keep=False)
         self.confusion += confusion_matrix(found.prediction, target, len(self.classes))
         self.loss += found.loss.sum().item()
+        self.done += len(logits)
 
     def as_dict(self) -> dict[str, Any]:
         """Returns them in types that JSON knows; what is not defined is None."""
@@ -121,16 +121,15 @@ def predict(
     with typed_names():
         shards = new_features(classifier, features, labels, x, y)
         target = new_labels(classifier, shards, labels, y)
-    beside = metrics_file(out)
-    check_free(shards, [out] if target is None else [out, beside], overwrite)
-    measures = Measures(classifier.classes, torch.zeros(2 * (len(classifier.classes),), dtype=torch.float64))
+    check_free(shards, [out] if target is None else [out, metrics_file(out)], overwrite)
+    measures = None if target is None else Measures(classifier.classes, target)
     with replacing(out) as temporary:
-        chunks = predicted(classifier, shards, target, measures)
-        WRITERS[out.suffix.lower()](temporary, classifier.classes, shards.rows, chunks)
-    if target is None:
+        write = WRITERS[out.suffix.lower()]
+        write(temporary, classifier.classes, shards.rows, predicted(classifier, shards, measures))
+    if measures is None:
         return shards.rows, None
     found = measures.as_dict()
-    replace_file(beside, (json.dumps(found, ensure_ascii=False) + "\n").encode())
+    replace_file(metrics_file(out), (json.dumps(found, ensure_ascii=False) + "\n").encode())
     return shards.rows, found
 
 
@@ -217,13 +216,13 @@ def has_labels(shard: Shard) -> bool:
 
 
 @torch.inference_mode()
-def predicted(classifier: Classifier, shards: Shards, target: Tensor | None, measures: Measures) -> Iterator[Chunk]:
-    """Yields what is predicted, in the order of the rows; counts it in ``measures`` where there are labels.
+def predicted(classifier: Classifier, shards: Shards, measures: Measures | None) -> Iterator[Chunk]:
+    """Yields what is predicted, in the order of the rows, and counts it in ``measures``.
 
     Raises:
         InputError: a number is not finite, or a file changes meanwhile.
     """
-    done, at_once = 0, max(1, CHUNK_NUMBERS // max(classifier.num_features, len(classifier.classes)))
+    at_once = max(1, CHUNK_NUMBERS // max(classifier.num_features, len(classifier.classes)))
     for shard in shards.shards:
         rows = Rows([shard.read()])
         for chunk in rows.split(at_once):
@@ -231,9 +230,8 @@ def predicted(classifier: Classifier, shards: Shards, target: Tensor | None, mea
             if not logits.isfinite().all():
                 check_finite([shard], [rows])
                 raise InputError(f"{shard.file}: numbers are too large for this classifier; accepted are smaller ones")
-            if target is not None:
-                measures.add(logits, target[done : done + len(chunk)])
-            done += len(chunk)
+            if measures:
+                measures.add(logits)
             yield Chunk(classifier.probabilities(logits).numpy(), classifier.decide(logits).numpy())
     for file in shards.files:
         file.check_unchanged()
