@@ -23,6 +23,8 @@ BELOW: dict[str, set[str]] = {
     "plots": {"errors", "files", "loggers", "runs"},
     "callbacks": MATHS | {"data", "loggers", "models", "plots", "runs"},
     "training": MATHS | {"data", "models", "solvers"},
+    "cross_validation": MATHS | {"data", "metrics", "solvers"},
+    "estimator": MATHS | {"classifier", "cross_validation", "data", "metrics", "selection", "solvers", "training"},
     "selection": MATHS | {"data", "models", "runs", "solvers"},
     "classifier": {"data", "errors", "files", "metrics", "runs"},
     "prediction": {"classifier", "data", "errors", "files", "metrics"},

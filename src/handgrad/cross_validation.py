@@ -15,10 +15,12 @@ from handgrad.errors import InputError
 from handgrad.functions.linear_map import linear_map
 from handgrad.functions.objective import Objective
 from handgrad.metrics import Outcome, joined, outcome
+from handgrad.solvers.centred import CentredProblem
 from handgrad.solvers.protocol import Solver
 from handgrad.solvers.solve import WholeSet, solve
 
 NUMBERS_AT_ONCE = 2**20  # logits of a chunk of held out samples, or their features
+BY_COLUMNS = ("center", "standardize")
 Run = Callable[[Sequence[Callable[[], Any]]], list[Any]]
 
 
@@ -67,10 +69,7 @@ class PartialFits:
             held: None: nothing is evaluated.
             keep: whether outcomes have the (m, C) probabilities.
         """
-        x, columns = rows_of(self.input, train), None
-        if self.normalize in ("center", "standardize"):
-            columns = shift_and_scale(self.normalize, statistics(x.chunks()), x.dtype)
-            x = x.transformed(by_columns(*columns))
+        x, columns = self.normalized(train)
         zeros = torch.zeros(len(self.objective.l2), self.outputs, self.input.shape[1], dtype=torch.float64)
         block = WholeSet(x, self.target[train], self.weights(train))
         state = solve(self.solver, self.objective, zeros, zeros[:, :, 0], [block] * len(zeros)).state
@@ -78,6 +77,24 @@ class PartialFits:
         samples = None if held is None else (rows_of(self.input, held), self.target[held])
         found = [] if samples is None else outcomes(weight, bias, *samples, keep=keep, run=self.objective.run)
         return Fitted(weight, bias, self.solver.report(state), found)
+
+    @property
+    def all(self) -> Tensor:
+        """All samples, (N,)."""
+        return torch.arange(len(self.target))
+
+    def centred(self) -> CentredProblem:
+        """Returns the problem on all samples."""
+        x, _ = self.normalized(self.all)
+        return CentredProblem(self.objective, x, self.target, self.weights(self.all), self.outputs)
+
+    def normalized(self, train: Tensor) -> tuple[Rows, tuple[Tensor, Tensor] | None]:
+        """Returns the rows ``train`` as they are solved on, and what was subtracted and divided by, each (D,)."""
+        x = rows_of(self.input, train)
+        if self.normalize not in BY_COLUMNS:
+            return x, None
+        columns = shift_and_scale(self.normalize, statistics(x.chunks()), x.dtype)
+        return x.transformed(by_columns(*columns)), columns
 
 
 def rows_of(input: Tensor | Rows, index: Tensor) -> Rows:
