@@ -9,7 +9,7 @@ import torch
 
 from handgrad.callbacks.gradient_check import GradientCheck
 from handgrad.errors import GradientError
-from handgrad.functions.objective import LOGISTIC, SOFTMAX, Objective
+from handgrad.functions.objective import LOGISTIC, MULTILABEL, SOFTMAX, Loss, Objective
 from handgrad.functions.proof import terms
 from handgrad.training.processes import total
 from tests.callbacks.test_checkpointing import toy_fit
@@ -27,10 +27,12 @@ class Logger:
         self.told.append((metrics, step))
 
 
-def first_batch(classes: int, features: int = 6, samples: int = 20):
+def first_batch(loss: Loss, outputs: int, features: int = 6, samples: int = 20):
     generator = torch.Generator().manual_seed(1)
     input = torch.rand(samples, features, generator=generator)  # float32, as a run's; the check is in float64
-    return input, torch.arange(samples) % classes
+    if loss.sigmoids and outputs > 1:
+        return input, torch.randint(2, (samples, outputs), generator=generator)
+    return input, torch.arange(samples) % max(outputs, 2)
 
 
 class FirstBlock(list):
@@ -46,7 +48,7 @@ def run(
     total: Callable | None = None,
 ) -> list:
     """Lets the check look at a made-up model and trainer, in one process of several if there is a ``total``."""
-    block = block or FirstBlock([first_batch(max(outputs, 2))])
+    block = block or FirstBlock([first_batch(objective.loss, outputs)])
     model = SimpleNamespace(
         objective=lambda total: replace(objective, total=total),
         pipeline=SimpleNamespace(total=total, one_at_a_time=False),
@@ -57,7 +59,9 @@ def run(
     return []
 
 
-LOSSES = pytest.mark.parametrize(("loss", "outputs"), [(SOFTMAX, 3), (LOGISTIC, 1)], ids=["softmax", "logistic"])
+LOSSES = pytest.mark.parametrize(
+    ("loss", "outputs"), [(SOFTMAX, 3), (LOGISTIC, 1), (MULTILABEL, 2)], ids=["softmax", "logistic", "multilabel"]
+)
 BIAS = pytest.mark.parametrize("penalize_bias", [False, True], ids=["bias free", "bias penalized"])
 
 
@@ -160,7 +164,7 @@ def test_the_tolerance_is_the_largest_error_accepted():
 
 def run_in_processes(objective: Objective, outputs: int, in_place: bool = True, share: Callable = lambda x: x) -> None:
     """Lets three processes check their shares of a mini-batch of 20, of which they are told what ``share`` makes."""
-    input, target = first_batch(max(outputs, 2))
+    input, target = first_batch(objective.loss, outputs)
     blocks = []
     for rows in (slice(0, 7), slice(7, 14), slice(14, 20)):
         block = FirstBlock([(input[rows], target[rows])])

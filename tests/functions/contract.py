@@ -51,6 +51,14 @@ def binary_case(seed: int, weighted: bool = False, **sizes: int) -> Case:
     return _random_case(seed, weighted, classes=1, **sizes)
 
 
+def multilabel_case(seed: int, weighted: bool = False, **sizes: int) -> Case:
+    """Two to six labels, each of which every sample has or lacks."""
+    case = _random_case(seed, weighted, classes=sizes.pop("K", None), **sizes)
+    size = (len(case.target), case.parameters["weight"].shape[1])
+    case.target = torch.randint(0, 2, size, generator=torch.Generator().manual_seed(seed))
+    return case
+
+
 def _random_case(seed: int, weighted: bool, classes: int | None, N=None, D=None, L=None) -> Case:
     generator = torch.Generator().manual_seed(seed)
 
@@ -99,9 +107,9 @@ def plain_cross_entropy(input: Tensor, weight: Tensor, target: Tensor, bias=None
 
 def plain_binary_cross_entropy(input: Tensor, weight: Tensor, target: Tensor, bias=None, sample_weight=None):
     logits = plain_logits(input, weight, bias)
-    wanted = target.to(logits.dtype).expand(logits.shape[:-1])
-    losses = F.binary_cross_entropy_with_logits(logits.squeeze(-1), wanted, reduction="none")
-    return plain_mean(losses, sample_weight), logits
+    wanted = target.to(logits.dtype).reshape(len(target), -1)
+    losses = F.binary_cross_entropy_with_logits(logits, wanted.expand(logits.shape), reduction="none")
+    return plain_mean(losses.sum(-1), sample_weight), logits
 
 
 def torch_cross_entropy(input: Tensor, weight: Tensor, target: Tensor, bias=None, sample_weight=None):
@@ -116,10 +124,10 @@ def torch_cross_entropy(input: Tensor, weight: Tensor, target: Tensor, bias=None
 def torch_binary_cross_entropy(input: Tensor, weight: Tensor, target: Tensor, bias=None, sample_weight=None):
     logits = [F.linear(input, weight[i], None if bias is None else bias[i]) for i in range(weight.shape[0])]
     # Not binary_cross_entropy_with_logits: its backward takes sigmoid - target, which cancels down to 7e-14.
-    sign = 2 * target.unsqueeze(1).to(input.dtype) - 1
-    if sample_weight is None:
+    sign = 2 * target.reshape(len(target), -1).to(input.dtype) - 1
+    if sample_weight is None and target.dim() == 1:
         return torch.stack([F.soft_margin_loss(z, sign) for z in logits]), torch.stack(logits)
-    losses = torch.stack([F.soft_margin_loss(z, sign, reduction="none").squeeze(1) for z in logits])
+    losses = torch.stack([F.soft_margin_loss(z, sign, reduction="none").sum(1) for z in logits])
     return plain_mean(losses, sample_weight), torch.stack(logits)
 
 
@@ -140,6 +148,9 @@ class Loss:
 LOSSES = {
     "softmax": Loss(linear_cross_entropy, plain_cross_entropy, torch_cross_entropy, softmax_case),
     "binary": Loss(linear_binary_cross_entropy, plain_binary_cross_entropy, torch_binary_cross_entropy, binary_case),
+    "multilabel": Loss(
+        linear_binary_cross_entropy, plain_binary_cross_entropy, torch_binary_cross_entropy, multilabel_case
+    ),
 }
 
 

@@ -12,6 +12,10 @@ def loss(request) -> Loss:
     return LOSSES[request.param]
 
 
+def named(loss: Loss) -> str:
+    return next(name for name, other in LOSSES.items() if other is loss)
+
+
 def case_with_bias(loss: Loss, **sizes):
     return next(case for case in (loss.case(seed, **sizes) for seed in range(50)) if "bias" in case.parameters)
 
@@ -196,16 +200,18 @@ def test_autocast_takes_sample_weights_of_any_floating_dtype(loss, dtype):
 @pytest.mark.parametrize("size", [1e4, 1e20])
 def test_extreme_logits_stay_finite(loss, size, dtype):
     """Each sample's logits are +size for one class and -size for another, right and wrong targets alike."""
-    classes = 1 if loss is LOSSES["binary"] else 3
+    classes = {"softmax": 3, "binary": 1, "multilabel": 2}[named(loss)]
     input = torch.tensor([[1.0], [1.0], [-1.0], [-1.0]], dtype=dtype, requires_grad=True)
     weight = torch.zeros(1, classes, 1, dtype=dtype)
     weight[0, 0], weight[0, -1] = -size, size
     weight.requires_grad_()
     target = torch.tensor([0, 1, 0, 1])
+    target = torch.stack((target, target), 1) if named(loss) == "multilabel" else target
     value, logits = loss.function(input, weight, target)
     grads = torch.autograd.grad(value.sum() + 0 * logits.sum(), (input, weight))
     assert all(tensor.isfinite().all() for tensor in (value, logits, *grads))
-    expected = {"softmax": (2 + 1 + 0 + 1) / 4, "binary": (1 + 0 + 0 + 1) / 4}["binary" if classes == 1 else "softmax"]
+    # Of the two labels, which are always the same, one logit is right where the other is wrong.
+    expected = {"softmax": (2 + 1 + 0 + 1) / 4, "binary": (1 + 0 + 0 + 1) / 4, "multilabel": 1}[named(loss)]
     assert value.item() == pytest.approx(expected * size, rel=1e-6)
 
 
@@ -244,16 +250,20 @@ def arguments(loss: Loss, **changes):
     plain = {
         "input": torch.zeros(5, 3),
         "weight": torch.zeros(2, classes, 3),
-        "target": torch.zeros(5, dtype=torch.int64),
+        "target": torch.zeros((5, 4) if loss is LOSSES["multilabel"] else 5, dtype=torch.int64),
         "bias": torch.zeros(2, classes),
     }
+    target = changes.get("target", plain["target"])
+    if loss is LOSSES["multilabel"] and target.shape == (5,):
+        changes["target"] = target[:, None].expand(5, 4)
     return plain | changes
 
 
 @pytest.mark.parametrize("value", [-100, -1, 4, 2**40])
 def test_target_out_of_range_is_refused(loss, value):
-    target = torch.tensor([0, 1, value, 0, 1])
-    last = 1 if loss is LOSSES["binary"] else 3
+    target = arguments(loss)["target"]
+    target[2] = value
+    last = 3 if loss is LOSSES["softmax"] else 1
     with pytest.raises(IndexError, match=f"^target holds {value}; expected class indices from 0 to {last}$"):
         loss.function(**arguments(loss, target=target))
 
@@ -279,7 +289,7 @@ REFUSED = {
     "target of other N": (
         {"target": torch.zeros(4, dtype=torch.int64)},
         ValueError,
-        r"target has shape \(4,\); expected \(N,\) with N = 5 as in input",
+        r"target has shape \(4,\); expected \(N,( K\) with K = 4 as in weight and|\) with) N = 5 as in input",
     ),
     "target column": ({"target": torch.zeros(5, 1, dtype=torch.int64)}, ValueError, r"target has shape \(5, 1\)"),
     "bias of one classifier": ({"bias": torch.zeros(4)}, ValueError, r"bias has shape \(4,\); expected \(2, "),
@@ -337,9 +347,9 @@ def test_bias_of_another_dtype_is_refused(loss):
         loss.function(**arguments(loss, bias=bias))
 
 
-def test_binary_weight_has_one_row_per_classifier():
+def test_several_sigmoids_want_a_target_each():
     loss = LOSSES["binary"]
-    with pytest.raises(ValueError, match=r"weight has shape \(2, 2, 3\); expected \(L, 1, D\)"):
+    with pytest.raises(ValueError, match=r"target has shape \(5,\); expected \(N, K\) with K = 2 as in weight"):
         loss.function(**arguments(loss, weight=torch.zeros(2, 2, 3), bias=torch.zeros(2, 2)))
 
 

@@ -25,6 +25,15 @@ def test_what_fits_is_accepted(sizes, dtype):
     check_linear_arguments(**given | {"bias": None, "sample_weight": None})
 
 
+def test_several_labels_have_a_target_each():
+    given = arguments(N=5, K=4)
+    check_linear_arguments(**given | {"target": torch.zeros(5, 4, dtype=torch.int64)}, labels=True)
+    check_linear_arguments(**arguments(K=1), labels=True)
+    for wrong in (given["target"], torch.zeros(5, 3, dtype=torch.int64), torch.zeros(4, 5, dtype=torch.int64)):
+        with pytest.raises(ValueError, match=r"expected \(N, K\) with K = 4 as in weight and N = 5 as in input"):
+            check_linear_arguments(**given | {"target": wrong}, labels=True)
+
+
 def test_no_value_is_looked_at():
     """Tensors of the meta device have none; on a GPU a look would wait for all that was begun there."""
     check_linear_arguments(**arguments(device="meta"))

@@ -50,7 +50,7 @@ def test_gradient_is_autograds(loss, weighted):
     for seed in CASES:
         check_autograd(loss, loss.function, l2_penalty, loss.case(seed, weighted))
     for seed in range(20):
-        case = loss.case(seed, weighted, N=128, D=100, L=5, **({"K": 10} if loss is LOSSES["softmax"] else {}))
+        case = loss.case(seed, weighted, N=128, D=100, L=5, **({} if loss is LOSSES["binary"] else {"K": 10}))
         check_autograd(loss, loss.function, l2_penalty, case)
 
 
@@ -210,16 +210,16 @@ def test_linear_cross_entropy_is_torchs(with_bias):
 def by_torch_with_bce(input, weight, target, bias=None, sample_weight=None):
     """Logistic regression as usually written; its cancellation is part of what float32 is compared with."""
     logits = [F.linear(input, w, None if bias is None else bias[i]) for i, w in enumerate(weight)]
-    wanted = target.unsqueeze(1).to(input.dtype)
-    if sample_weight is None:
+    wanted = target.reshape(len(target), -1).to(input.dtype)
+    if sample_weight is None and target.dim() == 1:
         return torch.stack([F.binary_cross_entropy_with_logits(z, wanted) for z in logits]), torch.stack(logits)
-    losses = [F.binary_cross_entropy_with_logits(z, wanted, reduction="none").squeeze(1) for z in logits]
+    losses = [F.binary_cross_entropy_with_logits(z, wanted, reduction="none").sum(1) for z in logits]
     return plain_mean(torch.stack(losses), sample_weight), torch.stack(logits)
 
 
 def root_mean_square_errors(loss: Loss, dtype: torch.dtype, cases: list[Case]) -> dict[str, tuple[float, float]]:
     """Norm-relative errors of loss and gradients against float64 on the same rounded numbers: (ours, torch's)."""
-    peer = by_torch_with_bce if loss is LOSSES["binary"] else loss.by_torch
+    peer = loss.by_torch if loss is LOSSES["softmax"] else by_torch_with_bce
     squares = {}
     for case in (case.to(dtype) for case in cases):
         truth = case.to(torch.float64)

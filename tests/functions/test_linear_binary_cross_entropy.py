@@ -75,6 +75,28 @@ def test_a_gradient_that_arrives_for_the_logits_passes_the_linear_map_alone():
     close(both, (loss_alone + grads[1]).tolist())
 
 
+def test_two_labels_of_one_sample():
+    """z = ln 3 and 0, the first label wanted and the second not: losses and gradients stand side by side."""
+    input, weight, bias = exact([2.0]), exact([[0.0], [1.0]]), exact([LN3, -2.0])
+    loss, logits = linear_binary_cross_entropy(input, weight, torch.tensor([[1, 0]]), bias)
+    close(logits, [[[LN3, 0.0]]])
+    close(loss, [math.log(4 / 3) + math.log(2)])
+    loss.sum().backward()
+    close(bias.grad, [[-1 / 4, 1 / 2]])
+    close(weight.grad, [[[-1 / 2], [1.0]]])
+    close(input.grad, [[1 / 2]])  # the first label's weight is 0
+
+
+def test_labels_are_classifiers_of_one_label_each():
+    generator = torch.Generator().manual_seed(0)
+    input, weight = (torch.randn(shape, generator=generator, dtype=torch.float64) for shape in ((6, 4), (2, 3, 4)))
+    target = torch.randint(0, 2, (6, 3), generator=generator)
+    together, logits = linear_binary_cross_entropy(input, weight, target)
+    alone = [linear_binary_cross_entropy(input, weight[:, k : k + 1], target[:, k]) for k in range(3)]
+    close(together, sum(loss for loss, _ in alone).tolist())
+    close(logits, torch.cat([z for _, z in alone], 2).tolist())
+
+
 def by_bias(logit: float, target: int) -> tuple[float, float]:
     """Returns the loss of a logit, and its derivative."""
     bias = exact([logit])

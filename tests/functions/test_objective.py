@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from handgrad.functions.objective import LOGISTIC, SOFTMAX, Objective
+from handgrad.functions.objective import LOGISTIC, MULTILABEL, SOFTMAX, Objective
 from tests.functions.contract import LOSSES, STEP, Case, Loss, plain_penalty, relative_error
 
 CASES = range(240)
 ROWS = (None, 1, 2, 3, 5)
-OBJECTIVES = {"softmax": SOFTMAX, "binary": LOGISTIC}
+OBJECTIVES = {"softmax": SOFTMAX, "binary": LOGISTIC, "multilabel": MULTILABEL}
 # torch's own forward-mode tables are built with the deprecated torch.jit.script.
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")
 
@@ -151,8 +151,14 @@ def test_hessian_is_symmetric_and_not_negative(name):
 # --- wrong versions --------------------------------------------------------------------------------------------------
 
 
-WITHOUT_SECOND_TERM = {"softmax": lambda z, u: torch.softmax(z, 1) * u, "binary": lambda z, u: torch.sigmoid(z) * u}
-OF_THE_OTHER_LOSS = {"softmax": LOGISTIC.curvature, "binary": SOFTMAX.curvature}
+WITHOUT_SECOND_TERM = {
+    "softmax": lambda z, u: torch.softmax(z, 1) * u,
+    **dict.fromkeys(("binary", "multilabel"), lambda z, u: torch.sigmoid(z) * u),
+}
+OF_THE_OTHER_LOSS = {
+    "softmax": LOGISTIC.curvature,
+    **dict.fromkeys(("binary", "multilabel"), SOFTMAX.curvature),
+}
 
 
 def with_curvature(curvatures: dict[str, Callable]) -> Callable[[str, Objective], Objective]:

@@ -5,12 +5,21 @@ import importlib
 import pytest
 import torch
 
-from handgrad.functions.objective import LOGISTIC, SOFTMAX, Objective
+from handgrad.functions.objective import LOGISTIC, MULTILABEL, SOFTMAX, Objective
 from handgrad.functions.proof import Term, central_difference, terms
 
 L2 = torch.tensor([0.0, 0.5], dtype=torch.float64)
-LOSSES = {"linear_cross_entropy": (SOFTMAX, 3), "linear_binary_cross_entropy": (LOGISTIC, 1)}
+LOSSES = {
+    "linear_cross_entropy": (SOFTMAX, 3),
+    "linear_binary_cross_entropy": (LOGISTIC, 1),
+    "linear_binary_cross_entropy of labels": (MULTILABEL, 3),
+}
 ACCEPTED = 1e-8
+
+
+def called(name: str) -> str:
+    """Returns what the Function is called, as is its module."""
+    return name.partition(" ")[0]
 
 
 def found(name: str, penalize_bias: bool = True, hessian: bool = False) -> dict[str, float]:
@@ -18,6 +27,8 @@ def found(name: str, penalize_bias: bool = True, hessian: bool = False) -> dict[
     loss, outputs = LOSSES[name]
     generator = torch.Generator().manual_seed(1)
     input, target = torch.rand(20, 6, generator=generator), torch.arange(20) % max(outputs, 2)
+    if loss.sigmoids and outputs > 1:
+        target = torch.randint(2, (20, outputs), generator=generator)
     objective = Objective(loss, L2, penalize_bias)
     compared = terms(objective, outputs, input, target, directions=2, hessian=hessian)
     return {f"{term.subject} {term.part}": term.relative_error() for term in compared}
@@ -33,21 +44,24 @@ def test_what_is_right_is_proven(name, penalize_bias):
     errors = found(name, penalize_bias, hessian=True)
     assert max(errors.values()) < 1e-10
     assert {
-        *(f"derived gradient of {name} for {argument}" for argument in ("input", "weight", "bias")),
+        *(f"derived gradient of {called(name)} for {argument}" for argument in ("input", "weight", "bias")),
         *(f"derived gradient of l2_penalty for {argument}" for argument in ("parameter", "l2")),
-        *(f"value of {function}" for function in (name, f"the logits of {name}", "l2_penalty")),
+        *(f"value of {function}" for function in (called(name), f"the logits of {called(name)}", "l2_penalty")),
         "derived gradient of the objective at l2=0",
         "derived gradient of the objective at l2=0.5",
         "value of the objective at l2=0.5",
-        f"value with sample weights of {name}",
-        *(f"derived gradient with sample weights of {name} for {argument}" for argument in ("input", "weight", "bias")),
+        f"value with sample weights of {called(name)}",
+        *(
+            f"derived gradient with sample weights of {called(name)} for {argument}"
+            for argument in ("input", "weight", "bias")
+        ),
         "Hessian-vector product of the objective at l2=0.5",
     } <= errors.keys()
 
 
 def plant(monkeypatch, name: str, kind: str, change) -> None:
     """Lets ``change`` spoil what ``forward`` or ``backward`` of the Functions called ``name`` return."""
-    module = importlib.import_module(f"handgrad.functions.{name}")
+    module = importlib.import_module(f"handgrad.functions.{called(name)}")
     for function in [item for item in vars(module).values() if isinstance(item, type)]:
         if issubclass(function, torch.autograd.Function) and kind in vars(function):
             right = getattr(function, kind)
@@ -73,9 +87,9 @@ def spoiled(x):
 @pytest.mark.parametrize(("change", "argument"), BACKWARD.values(), ids=BACKWARD)
 def test_a_wrong_backward_is_named_by_its_argument(name, change, argument, monkeypatch):
     plant(monkeypatch, name, "backward", change)
-    wrong = {subject for subject in refused(name) if name in subject}
-    weighted = f"derived gradient with sample weights of {name} for {argument}"
-    assert wrong == {f"derived gradient of {name} for {argument}", weighted}
+    wrong = {subject for subject in refused(name) if called(name) in subject}
+    weighted = f"derived gradient with sample weights of {called(name)} for {argument}"
+    assert wrong == {f"derived gradient of {called(name)} for {argument}", weighted}
 
 
 @pytest.mark.parametrize("name", LOSSES)
@@ -91,21 +105,23 @@ def test_wrong_sample_weights_are_seen(name, change, monkeypatch):
         changed = None if sample_weight is None else change(sample_weight)
         return loss.function(input, weight, target, bias, changed)
 
-    weighing.__name__ = name
+    weighing.__name__ = called(name)
     monkeypatch.setitem(LOSSES, name, (loss._replace(function=weighing), outputs))
     wrong = refused(name)
-    assert f"value with sample weights of {name}" in wrong
-    assert f"derived gradient with sample weights of {name} for weight" in wrong
+    assert f"value with sample weights of {called(name)}" in wrong
+    assert f"derived gradient with sample weights of {called(name)} for weight" in wrong
     assert all("with sample weights" in subject for subject in wrong)
 
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_a_backward_that_forgets_the_sample_weights_is_seen(name, monkeypatch):
-    module = importlib.import_module(f"handgrad.functions.{name}")
+    module = importlib.import_module(f"handgrad.functions.{called(name)}")
     right = module._logit_gradient
     monkeypatch.setattr(module, "_logit_gradient", lambda z, target, shares, *more: right(z, target, None, *more))
     arguments = ("input", "weight", "bias")
-    assert refused(name) == {f"derived gradient with sample weights of {name} for {argument}" for argument in arguments}
+    assert refused(name) == {
+        f"derived gradient with sample weights of {called(name)} for {argument}" for argument in arguments
+    }
 
 
 HESSIAN = {f"Hessian-vector product of the objective at l2={l2:g}" for l2 in L2.tolist()}
@@ -159,24 +175,24 @@ def test_a_loss_that_is_wrong_as_its_gradient_is_differs_from_its_formula(name, 
         value, logits = loss.function(*arguments, **more)
         return value * factor, logits
 
-    scaled.__name__ = name
+    scaled.__name__ = called(name)
     monkeypatch.setitem(LOSSES, name, (loss._replace(function=scaled), outputs))
     wrong = refused(name)
-    assert f"value of {name}" in wrong
+    assert f"value of {called(name)}" in wrong
     assert not [subject for subject in wrong if "derived" in subject and "with sample weights" not in subject]
 
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_another_target_is_seen(name, monkeypatch):
     loss, outputs = LOSSES[name]
-    classes = max(outputs, 2)
+    classes = 2 if loss.sigmoids else outputs
 
     def shifted(input, weight, target, bias, *more):
         return loss.function(input, weight, (target + 1) % classes, bias, *more)
 
-    shifted.__name__ = name
+    shifted.__name__ = called(name)
     monkeypatch.setitem(LOSSES, name, (loss._replace(function=shifted), outputs))
-    assert f"value of {name}" in refused(name)
+    assert f"value of {called(name)}" in refused(name)
 
 
 def test_a_gradient_that_is_no_number_is_an_error_that_is_no_number():

@@ -33,7 +33,10 @@ class Problem:
             return torch.randn(*batch, *shape, generator=generator, dtype=torch.float64)
 
         self.arguments = (normal(N, D), normal(L, K, D), normal(L, K))
-        self.target = torch.randint(0, max(K, 2), (*batch, N), generator=generator)
+        if loss is LOSSES["multilabel"]:
+            self.target = torch.randint(0, 2, (*batch, N, K), generator=generator)
+        else:
+            self.target = torch.randint(0, max(K, 2), (*batch, N), generator=generator)
         self.grad_loss = torch.randn(L, generator=generator, dtype=torch.float64)
         self.grad_logits = torch.randn(L, N, K, generator=generator, dtype=torch.float64)
         self.sample_weight = normal(N).exp() if weighted else None
@@ -208,6 +211,12 @@ def test_quick_grad_is_torchs(problem):
 # --- torch.compile: the graph breaks around the function, which then runs as it stands --------------------------------
 
 
+EACH_FUNCTION = [(name, weighted) for name in LOSSES if name != "multilabel" for weighted in (False, True)]
+COMPILED = pytest.mark.parametrize(
+    "problem", EACH_FUNCTION, indirect=True, ids=lambda pair: pair[0] + " weighted" * pair[1]
+)  # several labels are of the same Function as one
+
+
 @pytest.fixture
 def fresh_compiler():
     torch._dynamo.reset()
@@ -225,6 +234,7 @@ def objective(problem, function, penalty=l2_penalty):
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # Dynamo's look at our outputs
 @pytest.mark.parametrize("backend", ["eager", "aot_eager", "inductor"])
+@COMPILED
 @pytest.mark.usefixtures("fresh_compiler")
 def test_compiled_gradient(problem, backend):
     arguments = [argument.requires_grad_() for argument in problem.arguments]
@@ -234,6 +244,7 @@ def test_compiled_gradient(problem, backend):
     assert_same(*(torch.autograd.grad(value, arguments) for value in (found, expected)))
 
 
+@COMPILED
 @pytest.mark.usefixtures("fresh_compiler")
 def test_compiled_double_backward(problem):
     """torch compiles a graph's backward without its derivative and may drop that silently; here nothing is dropped."""
@@ -248,6 +259,7 @@ def test_compiled_double_backward(problem):
     assert_same(found, curvature(problem.outputs(problem.loss.plain)))
 
 
+@COMPILED
 @pytest.mark.usefixtures("fresh_compiler")
 def test_compiled_transforms(problem):
     scalar, plain = problem.scalar(problem.loss.function), problem.scalar(problem.loss.plain)
@@ -259,6 +271,7 @@ def test_compiled_transforms(problem):
     assert_same(jvp(compiled, problem.arguments, tangents)[1], slope)
 
 
+@COMPILED
 @pytest.mark.usefixtures("fresh_compiler")
 def test_compilation_into_one_graph_is_refused(problem):
     arguments = [argument.requires_grad_() for argument in problem.arguments]
@@ -267,6 +280,7 @@ def test_compilation_into_one_graph_is_refused(problem):
         compiled(*arguments)
 
 
+@COMPILED
 @pytest.mark.usefixtures("fresh_compiler")
 @pytest.mark.parametrize("value", [-100, -1, 4])
 def test_compiled_code_refuses_a_target_out_of_range(problem, value):

@@ -1,16 +1,24 @@
-"""What both linear losses ask of their arguments; a few microseconds, and no look at the tensors' values."""
+"""What the linear losses ask of their arguments; a few microseconds, and no look at the tensors' values."""
 
 import torch
 from torch import Tensor
 
 
 def check_linear_arguments(
-    input: Tensor, weight: Tensor, target: Tensor, bias: Tensor | None, sample_weight: Tensor | None
+    input: Tensor,
+    weight: Tensor,
+    target: Tensor,
+    bias: Tensor | None,
+    sample_weight: Tensor | None,
+    labels: bool = False,
 ) -> None:
     """Raises TypeError or ValueError with one line when shapes or dtypes do not fit together.
 
     Shapes: input (N, D), weight (L, K, D), target (N,) of int64, bias (L, K) or None, sample_weight (N,) or None; N, L
     and K at least 1.
+
+    Args:
+        labels: whether target is (N, K) where K is more than 1.
     """
     for name, tensor in (("input", input), ("weight", weight), ("target", target), ("bias", bias)):
         if not isinstance(tensor, Tensor) and not (tensor is None and name == "bias"):
@@ -20,17 +28,22 @@ def check_linear_arguments(
     samples, features = input.shape
     if weight.dim() != 3 or weight.shape[2] != features:
         raise ValueError(f"weight has shape {tuple(weight.shape)}; expected (L, K, D) with D = {features} as in input")
-    if target.dim() != 1 or target.shape[0] != samples:
-        raise ValueError(f"target has shape {tuple(target.shape)}; expected (N,) with N = {samples} as in input")
-    if bias is not None and bias.shape != weight.shape[:2]:
-        raise ValueError(f"bias has shape {tuple(bias.shape)}; expected {tuple(weight.shape[:2])} as weight's (L, K)")
     if samples == 0:
         raise ValueError("input has no rows; the mean loss of an empty batch does not exist")
     if weight.shape[0] == 0 or weight.shape[1] == 0:
         raise ValueError(f"weight has shape {tuple(weight.shape)}; expected at least one classifier and one class")
+    _check_target_shape(target, samples, weight.shape[1] if labels else 1)
+    if bias is not None and bias.shape != weight.shape[:2]:
+        raise ValueError(f"bias has shape {tuple(bias.shape)}; expected {tuple(weight.shape[:2])} as weight's (L, K)")
     _check_dtypes(input, weight, target, bias)
     if sample_weight is not None:
         _check_sample_weight(sample_weight, weight, samples)
+
+
+def _check_target_shape(target: Tensor, samples: int, outputs: int) -> None:
+    if target.shape != ((samples, outputs) if outputs > 1 else (samples,)):
+        expected = f"(N, K) with K = {outputs} as in weight and" if outputs > 1 else "(N,) with"
+        raise ValueError(f"target has shape {tuple(target.shape)}; expected {expected} N = {samples} as in input")
 
 
 def _check_dtypes(input: Tensor, weight: Tensor, target: Tensor, bias: Tensor | None) -> None:

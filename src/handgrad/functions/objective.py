@@ -38,9 +38,10 @@ def softmax_residual(z: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def sigmoid_residual(z: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns the samples' losses ln(1 + exp(t z)), (L, N), and p - y = t p(t z), (L, 1, N), with t = 1 - 2 y."""
-    tz = z * (1 - 2 * target).to(z.dtype)
-    return F.softplus(tz, threshold=50).squeeze(1), torch.sigmoid(tz) * (1 - 2 * target).to(z.dtype)
+    """Returns the samples' losses sum_k ln(1 + exp(t z)), (L, N), and p - y = t p(t z), (L, K, N), with t = 1 - 2 y."""
+    t = (1 - 2 * targets_by_output(target)).to(z.dtype)
+    tz = z * t
+    return F.softplus(tz, threshold=50).sum(1), torch.sigmoid(tz) * t
 
 
 def plain_cross_entropy(z: Tensor, target: Tensor) -> Tensor:
@@ -49,30 +50,41 @@ def plain_cross_entropy(z: Tensor, target: Tensor) -> Tensor:
 
 
 def plain_binary_cross_entropy(z: Tensor, target: Tensor) -> Tensor:
-    """Returns ``-(y ln p + (1 - y) ln(1 - p))``, (L, N) (2), with ln p(-z) for ln(1 - p)."""
-    z, y = z.squeeze(1), target.to(z.dtype)
-    return -(y * F.logsigmoid(z) + (1 - y) * F.logsigmoid(-z))
+    """Returns ``-sum_k (y ln p + (1 - y) ln(1 - p))``, (L, N) (2), with ln p(-z) for ln(1 - p)."""
+    y = target.reshape(len(target), -1).t().to(z.dtype)
+    return -(y * F.logsigmoid(z) + (1 - y) * F.logsigmoid(-z)).sum(1)
+
+
+def targets_by_output(target: Tensor) -> Tensor:
+    """Returns what sigmoids are to give, (K, N), for ``target`` (N,) or (N, K)."""
+    return target.t() if target.dim() == 2 else target.unsqueeze(0)
 
 
 class Loss(NamedTuple):
     """A loss as the objective needs it.
 
-    Shapes: function (input (N, D), weight (L, K, D), target (N,), bias (L, K), sample_weight (N,) or None) -> C (L,),
+    Shapes: function (input (N, D), weight (L, K, D), target, bias (L, K), sample_weight (N,) or None) -> C (L,),
     logits (L, N, K); curvature (z (L, K, N), u (L, K, N)) -> the derivative of p - y along u, (L, K, N); plain
-    (z (L, K, N), target (N,)) -> the samples' losses (L, N), of which C is the mean; residual (z, target) -> the same
-    losses and p - y (L, K, N), None where p is no softmax or sigmoid: then no optimum is proven. Every run compares
-    function, and residual where it is used, with plain: it is written as the formula stands and calls nothing that
-    these call.
+    (z (L, K, N), target) -> the samples' losses (L, N), of which C is the mean; residual (z, target) -> the same
+    losses and p - y (L, K, N), None where p is no softmax or sigmoid: then no optimum is proven. The target is (N,), of
+    several sigmoids (N, K). Every run compares function, and residual where it is used, with plain: it is written as
+    the formula stands and calls nothing that these call.
+
+    Attributes:
+        sigmoids: whether p are K sigmoids, whose losses are added up and which have nothing else in common; else one
+            softmax.
     """
 
     function: Callable[..., tuple[Tensor, Tensor]]
     curvature: Callable[[Tensor, Tensor], Tensor]
     plain: Callable[[Tensor, Tensor], Tensor]
     residual: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None = None
+    sigmoids: bool = False
 
 
 SOFTMAX = Loss(linear_cross_entropy, softmax_curvature, plain_cross_entropy, softmax_residual)
-LOGISTIC = Loss(linear_binary_cross_entropy, sigmoid_curvature, plain_binary_cross_entropy, sigmoid_residual)
+LOGISTIC = Loss(linear_binary_cross_entropy, sigmoid_curvature, plain_binary_cross_entropy, sigmoid_residual, True)
+MULTILABEL = LOGISTIC  # of several outputs: C is the sum of their losses
 
 
 CACHED, LEAST_ROWS, PARTS = 2**18, 64, 16  # numbers of a chunk, its least rows, and the parts that threads share
@@ -126,12 +138,13 @@ class Objective:
     part's own weights, hence counts by their fraction of all.
 
     Every method takes weight (L, K, D), bias (L, K), input (N, D) of any floating dtype (cast to that of weight, chunk
-    by chunk), target (N,) of int64 and sample_weight (N,) of any floating dtype or None. All results are of the samples
-    of all processes, the same in each. A method raises what the loss raises, and a ValueError where sample weights of
-    several chunks or processes add up to 0; in one chunk they are not looked at, and J is NaN.
+    by chunk), target of int64, (N,) or of several sigmoids (N, K), and sample_weight (N,) of any floating dtype or
+    None. All results are of the samples of all processes, the same in each. A method raises what the loss raises, and a
+    ValueError where sample weights of several chunks or processes add up to 0; in one chunk they are not looked at, and
+    J is NaN.
 
     Args:
-        loss: SOFTMAX or LOGISTIC.
+        loss: SOFTMAX, LOGISTIC or MULTILABEL.
         l2: (L,), each >= 0, floating point. Where all are 0 as the objective is made, the penalty is left out.
         penalize_bias: whether R counts the bias too.
         rows: samples per chunk, which bounds the memory; None: all at once.
