@@ -80,6 +80,11 @@ def fit(
         InputError: something given is unusable, or training diverged.
         GradientError: (by the callback ``GradientCheck``) the derived gradient is wrong.
     """
+    if data.multilabel is not model.multilabel:
+        told = "several labels" if data.multilabel else "one label"
+        raise InputError(
+            f"model: {type(model).__name__}, of data whose samples have {told}; accepted is a model of such"
+        )
     settings = dict(described(data, model, solver, trainer) if settings is None else settings)
     if solver.one_at_a_time:
         data.serve_whole(len(model.l2))

@@ -62,6 +62,7 @@ def run(
 LOSSES = pytest.mark.parametrize(
     ("loss", "outputs"), [(SOFTMAX, 3), (LOGISTIC, 1), (MULTILABEL, 2)], ids=["softmax", "logistic", "multilabel"]
 )
+OF_ONE_LABEL = pytest.mark.parametrize(("loss", "outputs"), [(SOFTMAX, 3), (LOGISTIC, 1)], ids=["softmax", "logistic"])
 BIAS = pytest.mark.parametrize("penalize_bias", [False, True], ids=["bias free", "bias penalized"])
 
 
@@ -173,14 +174,14 @@ def run_in_processes(objective: Objective, outputs: int, in_place: bool = True, 
     in_processes([lambda total, b=b: run(objective, outputs, block=b, total=total) for b in blocks], in_place)
 
 
-@LOSSES
+@OF_ONE_LABEL
 @BIAS
 @pytest.mark.parametrize("in_place", [False, True])
 def test_the_right_gradient_is_proven_over_several_processes(loss, outputs, penalize_bias, in_place):
     run_in_processes(Objective(loss, torch.tensor(L2), penalize_bias), outputs, in_place)
 
 
-@LOSSES
+@OF_ONE_LABEL
 @pytest.mark.parametrize("fault", ["doubled", "of one process alone", "penalty in each"])
 def test_a_wrong_sum_over_processes_is_refused(fault, loss, outputs, monkeypatch):
     def spoiled(self, *terms):
@@ -202,7 +203,7 @@ def test_a_wrong_sum_over_processes_is_refused(fault, loss, outputs, monkeypatch
         run_in_processes(Objective(loss, torch.tensor(L2), True), outputs)
 
 
-@LOSSES
+@OF_ONE_LABEL
 @pytest.mark.parametrize("share", [lambda x: 1.0, lambda x: 1 / 3, lambda x: x * 1.001], ids=["1", "1/3", "off"])
 def test_a_wrong_share_of_the_mini_batch_is_refused(share, loss, outputs):
     with pytest.raises(GradientError, match="of the objective"):

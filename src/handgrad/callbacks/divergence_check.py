@@ -79,8 +79,9 @@ class DivergenceCheck(pl.Callback):
 
 
 def loss_of_zero(model: LinearClassifier) -> float:
-    """Returns ln C, the loss of C classes of which each is as probable (one output tells two apart)."""
-    return math.log(max(model.bias.shape[1], 2))
+    """Returns the loss of outputs that are all as probable: K ln 2 of sigmoids, ln K of a softmax."""
+    outputs = model.bias.shape[1]
+    return outputs * math.log(2) if model.criterion.sigmoids else math.log(outputs)
 
 
 def warn(what: str, losses: Mapping[float, tuple[float, float]], reason: str) -> None:

@@ -33,6 +33,7 @@ TARGETS = {
     "handgrad.data.mnist.MNISTDataModule",
     "handgrad.loggers.tensorboard.TensorBoardPathLogger",
     "handgrad.models.logistic_regression.LogisticRegression",
+    "handgrad.models.multilabel_regression.MultilabelRegression",
     "handgrad.models.softmax_regression.SoftmaxRegression",
     "handgrad.solvers.adam.Adam",
     "handgrad.solvers.exact.Exact",
@@ -177,6 +178,7 @@ def written(value: Any) -> str:
 
 
 def check_combinations(cfg: DictConfig, of_sweep: bool) -> None:
+    check_task(cfg)
     check_optimizer(cfg)
     if (path := l2_path(cfg)) is not None:
         check_path(cfg, path)
@@ -189,6 +191,18 @@ def check_combinations(cfg: DictConfig, of_sweep: bool) -> None:
     if of_sweep and cfg.trainer.devices != 1:
         raise InputError(
             f"trainer.devices={cfg.trainer.devices}: accepted in a sweep is 1; each process would run it all"
+        )
+
+
+def check_task(cfg: DictConfig) -> None:
+    """Raises an InputError if the labels are not such as the task tells apart."""
+    choices = HydraConfig.get().runtime.choices
+    several = choices["task"] == "multilabel"
+    if cfg.task.multilabel is not several:
+        raise InputError(f"task.multilabel={written(cfg.task.multilabel)}: not to be set; accepted is task=multilabel")
+    if several and choices["data"] != "features":
+        raise InputError(
+            f"data={choices['data']}: a sample has one label; accepted with task=multilabel is data=features"
         )
 
 

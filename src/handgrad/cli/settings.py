@@ -81,6 +81,7 @@ class Task:
     name: str = aside()  # what the option is called
     lr: float = aside()  # where lr is not set
     digits: Any = aside()  # where data.digits is not set
+    multilabel: bool = aside()  # whether a sample may have several labels
     model: Model = field(default_factory=Model)
 
 
@@ -121,7 +122,16 @@ class Features:
         "array of the features, or columns of a table; null: x or the only matrix, all columns but labels and weights",
         ("a name, a list of columns, or null", is_name_or_names),
     )
-    y: str | None = setting("array or column of the labels; null: y, or the only array that can be meant")
+    y: Any = setting(
+        "array or column of the labels, of several labels also columns; null: y, or the only array that can be meant",
+        ("a name, a list of columns, or null", is_name_or_names),
+    )
+    multilabel: bool = aside()  # follows from the task
+    label_names: Any = setting(
+        "names of several labels, in the order of the columns; null: 0 to K - 1, the columns, or the names in the rows",
+        ("a list of names, or null", lambda x: x is None or (isinstance(x, list) and is_name_or_names(x))),
+    )
+    label_separator: str = setting("what stands between the names of a sample's labels", ("text", bool))
     holdout: float = setting(
         "share of each class that is held out where data.val is null",
         ("a number > 0 and < 1", lambda x: is_number(x) and 0 < x < 1),

@@ -29,6 +29,7 @@ SAFETENSORS = {
     **{"F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32, "F64": torch.float64},
 }
 NUMBERS = {*SAFETENSORS.values()}
+LISTS = "lists of text"
 
 
 class File:
@@ -80,9 +81,10 @@ class Stored:
 
     Attributes:
         shape: as the file tells it.
-        kind: ``number`` or ``text``; else what it is, in words.
+        kind: ``number``, ``text`` or ``lists of text``; else what it is, in words.
         dtype: the numbers' type; None for anything else.
-        read: returns the numbers as a tensor, memory-mapped where the file allows it, and text as an array.
+        read: returns the numbers as a tensor, memory-mapped where the file allows it, text as an array, and lists as
+            an array of tuples.
     """
 
     shape: tuple[int, ...]
@@ -287,11 +289,13 @@ def check_torch_archive(file: File) -> None:
 
 
 def torch_value(value: Any) -> Stored:
-    """Returns a tensor, or a list of text or numbers as an array of these."""
+    """Returns a tensor, or a list of text, of numbers or of lists of text as an array of these."""
     if isinstance(value, list) and {type(item) for item in value} in ({int}, {str}):
         array = np.array(value)
         if array.dtype.kind in "iU":
             return stored(Header(array.shape, False, array.dtype, 0), lambda: array)
+    if isinstance(value, list) and value and all(is_list_of_text(item) for item in value):
+        return Stored((len(value),), LISTS, None, lambda: np.fromiter(map(tuple, value), dtype=object))
     if not isinstance(value, Tensor):
         return Stored((), f"a Python {type(value).__name__}", None, lambda: value)
     value, shape = value.detach(), tuple(value.shape)
@@ -303,6 +307,10 @@ def torch_value(value: Any) -> Stored:
     if value.numel() * value.element_size() > value.untyped_storage().nbytes():
         return Stored(shape, "a view that repeats its numbers", None, lambda: value)
     return Stored(shape, "number", value.dtype, lambda: value)
+
+
+def is_list_of_text(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(item, str) for item in value)
 
 
 READERS: dict[str, Callable[[File], dict[str, Stored]]] = {

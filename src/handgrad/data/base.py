@@ -14,7 +14,7 @@ from handgrad.errors import InputError
 
 
 class LinearDataModule(pl.LightningDataModule):
-    """Linear classification data ``input (N, D)`` and ``target (N,)`` int64 in 0..C-1.
+    """Linear classification data ``input (N, D)`` and ``target (N,)`` int64 in 0..C-1, or (N, C) of 0 and 1.
 
     A subclass says in ``read`` where the sets come from, and before that names ``classes`` and ``num_features``.
 
@@ -26,7 +26,8 @@ class LinearDataModule(pl.LightningDataModule):
         train_size: how many samples of the training set are used, from its start; None: all.
 
     Attributes:
-        classes: the classes' names, by index: numbers or text.
+        classes: the classes' names, or the labels', by index: numbers or text.
+        multilabel: whether a sample may have several labels, or none: then ``target`` is (N, C), 0 or 1.
         num_features: D.
         feature_names: the features' names, by index; None: they have none.
         scaling: how features come from what is stored, in words; None: they are what is stored.
@@ -45,6 +46,7 @@ class LinearDataModule(pl.LightningDataModule):
     """
 
     classes: Sequence[int | str]
+    multilabel: bool = False
     num_features: int
     feature_names: Sequence[str] | None = None
     scaling: str | None = None

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from handgrad.data.rows import Rows
 
-Samples = tuple[Tensor | Rows, Tensor]  # input (N, D) and target (N,)
-MiniBatch = tuple[Tensor | Rows, Tensor, Tensor | None]  # input (B, D), target (B,) and sample_weight (B,)
+Samples = tuple[Tensor | Rows, Tensor]  # input (N, D) and target (N,), or (N, K) of several labels
+MiniBatch = tuple[Tensor | Rows, Tensor, Tensor | None]  # input (B, D), target (B,) or (B, K), sample_weight (B,)
 
 
 class Block:
@@ -55,7 +55,7 @@ class BlockLoader:
 
     Args:
         input: ``(N, D)``, in memory or on disk.
-        target: ``(N,)``.
+        target: ``(N,)``, or ``(N, K)`` of several labels.
         batch_size: samples per mini-batch over all ranks, at most N; the last, partial batch of an epoch is dropped.
         epochs: epochs to train.
         check_interval: updates between two checks, counted across epochs.

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from handgrad.data.array_files import READERS, File, Stored, arrays_of, damage
+from handgrad.data.array_files import LISTS, READERS, File, Stored, arrays_of, damage
 from handgrad.data.table_files import TABLES, Table
 from handgrad.errors import InputError, nearest
 
@@ -30,15 +30,18 @@ class Names:
 
     Attributes:
         x: the features; several columns of a table; None: ``x`` or the only matrix, of a table all other columns.
-        y: the labels; None: ``y``, or the only array that can be meant.
+        y: the labels; of several labels, several columns of a table too; None: ``y``, or the only array that can be
+            meant.
         weight: the sample weights; None: there are none.
         labels: the setting that names files of labels, for who finds none.
+        several: what stands between the names of several labels; None: a sample has one label.
     """
 
     x: str | Sequence[str] | None = None
-    y: str | None = None
+    y: str | Sequence[str] | None = None
     weight: str | None = None
     labels: str = "train_labels"
+    several: str | None = None
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,8 @@ class Shard:
         dtype: as it is stored; of a table as it is read.
         columns: the features' names, of a table.
         read: returns the features (N, D), memory-mapped where the file allows it.
-        labels, weights: return those that stand beside the features, (N,), or raise an InputError if none do.
+        labels, weights: return those that stand beside the features, (N,), or raise an InputError if none do; several
+            labels are (N, K), or names.
     """
 
     file: File
@@ -118,7 +122,8 @@ def array_shard(file: File, names: Names) -> Shard:
     others = {key: array for key, array in arrays.items() if key != name}
     weights = partial(vector_of_arrays, file, others, names.weight, "sample_weight")
     unweighted = {key: array for key, array in others.items() if key != names.weight}
-    labels = partial(vector_of_arrays, file, unweighted, names.y, "y", f"data.{names.labels}=<file>")
+    otherwise, several = f"data.{names.labels}=<file>", names.several is not None
+    labels = partial(vector_of_arrays, file, unweighted, names.y, "y", otherwise, several)
     return Shard(file, (found.shape[0], found.shape[1]), found.dtype, None, reader(file, found), labels, weights)
 
 
@@ -181,7 +186,7 @@ def table_shard(file: File, names: Names) -> Shard:
     if not rows or not width:
         raise InputError(f"{file}: no {'columns' if rows else 'rows'}; accepted is at least one")
 
-    labels = partial(column_of, table, names.y or "y", "y", f"data.{names.labels}=<file>")
+    labels = partial(column_of, table, names.y or "y", "y", f"data.{names.labels}=<file>", names.several is not None)
     weights = partial(column_of, table, names.weight or "", "sample_weight")
     read = partial(table.matrix, columns, rows)
     told = None if table.columns[columns[0]] == "list" else tuple(columns)
@@ -194,7 +199,8 @@ def feature_columns(table: Table, names: Names) -> list[str]:
         found = [names.x] if isinstance(names.x, str) else list(names.x)
         check_columns(table, found, "x")
     else:
-        found = [name for name in table.columns if name not in (names.y or "y", names.weight)]
+        labels = [names.y or "y"] if isinstance(names.y or "y", str) else list(names.y or ())
+        found = [name for name in table.columns if name not in (*labels, names.weight)]
     if not found:
         raise InputError(f"{table.file}: no column is left for features; accepted is at least one")
     allowed = ("number", "list") if len(found) == 1 else ("number",)
@@ -222,42 +228,63 @@ def check_columns(table: Table, wanted: Sequence[str], key: str, otherwise: str 
 # --- Labels and weights -----------------------------------------------------------------------------------------------
 
 
-def vector_of(file: File, name: str | None, key: str) -> np.ndarray:
+def vector_of(file: File, name: str | Sequence[str] | None, key: str, several: bool = False) -> np.ndarray:
     """Returns the labels or weights (N,) that a file of its own holds.
 
     Args:
         name: of the array or column; None: ``key``, or the only one that can be meant.
         key: ``y`` or ``sample_weight``.
+        several: whether a sample has several labels: then they are numbers (N, K), text (N,), or tuples of names (N,).
 
     Raises:
         InputError: there is no such array, or the file is damaged.
     """
     if file.kind == ".txt":
-        return lines_of(file)
+        return words_of(file) if several else lines_of(file)
     if file.kind not in TABLES:
-        return vector_of_arrays(file, arrays_of(file), name, key)
+        return vector_of_arrays(file, arrays_of(file), name, key, several=several)
     table = Table(file)
     only = next(iter(table.columns)) if len(table.columns) == 1 else key
-    return column_of(table, name or only, key)
+    return column_of(table, name or only, key, several=several)
 
 
-def column_of(table: Table, name: str, key: str, otherwise: str = "") -> np.ndarray:
+def column_of(
+    table: Table, name: str | Sequence[str], key: str, otherwise: str = "", several: bool = False
+) -> np.ndarray:
+    """Returns a column of a table, or several as a matrix; see ``vector_of``."""
+    if not isinstance(name, str):
+        check_columns(table, name, key, otherwise)
+        return np.stack([table.values(each) for each in name], 1)
     check_columns(table, [name], key, otherwise)
+    kind = table.columns[name]
+    if several and kind in ("text", LISTS):
+        return table.names(name)
+    if several and kind == "list":
+        return table.matrix([name], table.rows()).numpy()
     return table.values(name)
 
 
 def vector_of_arrays(
-    file: File, arrays: Mapping[str, Stored], name: str | None, key: str, otherwise: str = ""
+    file: File,
+    arrays: Mapping[str, Stored],
+    name: str | Sequence[str] | None,
+    key: str,
+    otherwise: str = "",
+    several: bool = False,
 ) -> np.ndarray:
     """Returns the labels or weights ``name`` of a file's arrays, (N,); see ``vector_of`` and ``chosen``."""
-    name = name or likely(arrays, key, lambda array: len(array.shape) == 1 and array.kind in ("number", "text"))
+    if name is not None and not isinstance(name, str):
+        raise InputError(f"{file}: {key}={list(name)}: accepted is one name; lists are for columns of tables")
+    kinds, axes = (("number", "text", LISTS), (1, 2)) if several else (("number", "text"), (1,))
+    name = name or likely(arrays, key, lambda array: len(array.shape) in axes and array.kind in kinds)
     what = "labels" if key == "y" else "sample weights"
     found = chosen(file, arrays, name, key, what, otherwise)
     told = f"{file}: {name}" if name else f"{file}"
-    if found.kind not in ("number", "text"):
+    if found.kind not in kinds:
         raise InputError(f"{told} holds {found.kind}; accepted in {what} are numbers or text")
-    if len(found.shape) != 1:
-        raise InputError(f"{told} has shape {found.shape}; accepted in {what} is (samples,)")
+    if len(found.shape) not in axes:
+        more = ", and (samples, labels) with task=multilabel" if key == "y" else ""
+        raise InputError(f"{told} has shape {found.shape}; accepted in {what} is (samples,){more}")
     with damage(file):
         values = found.read()
         return values if isinstance(values, np.ndarray) else plain_numbers(values)
@@ -268,11 +295,16 @@ def plain_numbers(values: Tensor) -> np.ndarray:
     return (values.to(torch.float32) if values.dtype == torch.bfloat16 else values).numpy().copy()
 
 
-def lines_of(file: File) -> np.ndarray:
-    """Returns the lines of a text file: whole numbers if all are, else numbers if all are, else text."""
+def words_of(file: File) -> np.ndarray:
+    """Returns the lines of a text file as text, (N,)."""
     with damage(file):
         lines = file.path.read_text(encoding="utf-8-sig").splitlines()
-    words = [line.strip() for line in lines]
+    return np.array([line.strip() for line in lines], dtype=str)
+
+
+def lines_of(file: File) -> np.ndarray:
+    """Returns the lines of a text file: whole numbers if all are, else numbers if all are, else text."""
+    words = words_of(file).tolist()
     if "" in words:
         raise InputError(f"{file}: line {words.index('') + 1} is empty; accepted is one label in each line")
     if words and all(WHOLE_NUMBER.fullmatch(word) for word in words):

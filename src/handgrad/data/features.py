@@ -12,6 +12,7 @@ from handgrad.data.base import LinearDataModule
 from handgrad.data.blocks import Samples
 from handgrad.data.feature_files import Names
 from handgrad.data.labels import check_classes, class_weights, classes_of, encoded, held_out, weights_of
+from handgrad.data.multilabel import check_labels, indicated, label_names, rarest_label
 from handgrad.data.normalization import KINDS, Transform, by_columns, shift_and_scale, statistics, to_length_one
 from handgrad.data.rows import Rows
 from handgrad.data.shards import Files, Shards, check_features, check_finite, is_file
@@ -31,8 +32,14 @@ class FeatureDataModule(LinearDataModule):
         train_labels, val_labels, test_labels: files of labels; None: they stand beside the features.
         x: name of the array of features, or of the columns; None: ``x`` or the only matrix, of a table all columns but
             the labels and the weights.
-        y: name of the labels; None: ``y``, or the only array that can be meant.
-        holdout: share of each class that is held out, > 0 and < 1.
+        y: name of the labels; None: ``y``, or the only array that can be meant; of several labels also the columns of a
+            table, one of each.
+        multilabel: whether a sample may have several labels, or none: a matrix (N, K) of 0 and 1, or their names.
+        label_names: what the labels are called, in the order of the columns, or of the names that are to be found;
+            None: 0 to K - 1, as the columns of ``y``, or all names there are.
+        label_separator: what stands between the names of a sample's labels in text.
+        holdout: share of each class that is held out, > 0 and < 1; with several labels, of the samples whose rarest
+            label is the same.
         normalize: ``none``, ``center``, ``standardize``, or ``l2``; by the training set alone, after the hold-out.
         class_weight: None, ``balanced``, or a table of weights by class.
         sample_weight: name of an array or column in the files of ``train``, or a file; None: all weigh alike.
@@ -59,7 +66,10 @@ class FeatureDataModule(LinearDataModule):
         val_labels: Files | None = None,
         test_labels: Files | None = None,
         x: str | Sequence[str] | None = None,
-        y: str | None = None,
+        y: str | Sequence[str] | None = None,
+        multilabel: bool = False,
+        label_names: Sequence[str] | None = None,
+        label_separator: str = ";",
         holdout: float,
         normalize: str,
         class_weight: str | Mapping[Any, float] | None = None,
@@ -72,8 +82,13 @@ class FeatureDataModule(LinearDataModule):
         self.unit_rows = normalize == "l2"
         self.class_weight = dict(class_weight) if isinstance(class_weight, Mapping) else class_weight
         self.sample_weight_from = sample_weight
+        self.multilabel, self.label_names = multilabel, label_names and list(label_names)
+        self.label_separator = label_separator
+        if y is not None and not isinstance(y, str):
+            y = self._columns_of_labels(y)
         self._check_arguments(train)
-        names = Names(x, y, None if sample_weight is None or is_file(sample_weight) else sample_weight)
+        weight = None if sample_weight is None or is_file(sample_weight) else sample_weight
+        names = Names(x, y, weight, several=label_separator if multilabel else None)
         given = {"train": (train, train_labels), "val": (val, val_labels), "test": (test, test_labels)}
         for name, (files, labels) in given.items():
             if files is None and labels is not None:
@@ -95,6 +110,19 @@ class FeatureDataModule(LinearDataModule):
             raise InputError(f"normalize={self.normalize!r}: accepted are {', '.join(KINDS)}{hint}")
         if isinstance(self.holdout, bool) or not isinstance(self.holdout, int | float) or not 0 < self.holdout < 1:
             raise InputError(f"holdout={self.holdout!r}: accepted is a number > 0 and < 1")
+        if self.multilabel and self.class_weight is not None:
+            raise InputError(f"class_weight={self.class_weight!r}: accepted with task=multilabel is null")
+        if self.label_names is not None and not self.multilabel:
+            raise InputError(f"label_names={self.label_names}: accepted with one label per sample is null")
+
+    def _columns_of_labels(self, y: Sequence[str]) -> list[str]:
+        """Returns the columns that are labels, which are called so."""
+        if not self.multilabel:
+            raise InputError(
+                f"y={list(y)}: accepted with one label per sample is one name; task=multilabel has several"
+            )
+        self.label_names = self.label_names or list(y)
+        return list(y)
 
     def _take_features(self) -> None:
         first = self.sets["train"].shards[0]
@@ -104,14 +132,16 @@ class FeatureDataModule(LinearDataModule):
 
     def _take_labels(self) -> None:
         """Names the classes, and says which rows and which targets each set has."""
-        labels = self.sets["train"].labels
-        self.classes = classes_of(labels, str(self.sets["train"].files[0]))
+        labels, first = self.sets["train"].labels, str(self.sets["train"].files[0])
+        self.classes = label_names(labels, self.label_names, first) if self.multilabel else classes_of(labels, first)
+        encode = indicated if self.multilabel else encoded
         targets = {
-            name: encoded(shards.labels, self.classes, str(shards.files[0])) for name, shards in self.sets.items()
+            name: encode(shards.labels, self.classes, str(shards.files[0])) for name, shards in self.sets.items()
         }
         index: dict[str, Tensor | None] = dict.fromkeys(targets)
         if "val" not in targets:
-            index["train"], index["val"] = held_out(targets["train"], self.holdout, self.seed)
+            groups = rarest_label(targets["train"]) if self.multilabel else targets["train"]
+            index["train"], index["val"] = held_out(groups, self.holdout, self.seed)
             targets["val"] = targets["train"][index["val"]]
             targets["train"] = targets["train"][index["train"]]
         if self.train_size is not None and self.train_size < len(targets["train"]):
@@ -123,11 +153,13 @@ class FeatureDataModule(LinearDataModule):
     def _take_weights(self) -> None:
         """Says what each sample of the training set weighs."""
         target, index, given = self._targets["train"], self._index["train"], self.sample_weight_from
-        check_classes(None, target, self.classes)
+        check = check_labels if self.multilabel else check_classes
+        check(None, target, self.classes)
         samples = None if given is None else torch.from_numpy(self.sets["train"].weights(given))
         samples = samples if samples is None or index is None else samples[index]
-        self._weight = weights_of(samples, class_weights(self.class_weight, self.classes, target), target)
-        check_classes(self._weight, target, self.classes)
+        member = torch.zeros(len(target), dtype=torch.int64) if self.multilabel else target  # class weights: none
+        self._weight = weights_of(samples, class_weights(self.class_weight, self.classes, target), member)
+        check(self._weight, target, self.classes)
 
     @property
     def files(self) -> list[File]:

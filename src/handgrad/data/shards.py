@@ -10,6 +10,7 @@ from torch import Tensor
 
 from handgrad.data.feature_files import FEATURES, VECTORS, Names, Shard, files_of, shard_of, vector_of
 from handgrad.data.labels import one_kind, plain_labels, plain_weights
+from handgrad.data.multilabel import one_form, plain_label_sets
 from handgrad.data.rows import Rows
 from handgrad.errors import InputError
 
@@ -43,17 +44,23 @@ class Shards:
     def labels(self) -> np.ndarray:
         """``(N,)`` int64 or text, as they stand beside the features or in files of their own.
 
+        Several labels are ``(N, K)`` int64 of 0 and 1, or ``(N,)`` tuples of names.
+
         Raises:
             InputError: as above.
         """
         own = [] if self._labels is None else files_of(self._names.labels, self._labels, VECTORS)
-        found = [(file, vector_of(file, self._names.y, "y")) for file in own]
+        several = self._names.several
+        found = [(file, vector_of(file, self._names.y, "y", several is not None)) for file in own]
         found = found or [(shard.file, shard.labels()) for shard in self.shards]
         self.files += own
         told = [str(file) for file, _ in found]
-        plain = [plain_labels(values, place) for place, (_, values) in zip(told, found, strict=True)]
+        plain = [
+            plain_labels(values, place) if several is None else plain_label_sets(values, place, several)
+            for place, (_, values) in zip(told, found, strict=True)
+        ]
         self.check_lengths(told, plain, "labels")
-        return one_kind(plain, told)
+        return one_kind(plain, told) if several is None else one_form(plain, told)
 
     @property
     def rows(self) -> int:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from handgrad.data.array_files import File, check_fits, damage
+from handgrad.data.array_files import LISTS, File, check_fits, damage
 from handgrad.errors import InputError
 
 TABLES = (".parquet", ".csv")
@@ -21,8 +21,8 @@ class Table:
     """A table in a file.
 
     Attributes:
-        columns: what each column holds, by name: ``number``, ``text``, ``list`` (of numbers), else its type. Those of a
-            .csv file are guesses from its beginning.
+        columns: what each column holds, by name: ``number``, ``text``, ``list`` (of numbers), ``lists of text``, else
+            its type. Those of a .csv file are guesses from its beginning.
 
     Raises:
         InputError: the file is damaged, or pyarrow is missing.
@@ -58,6 +58,20 @@ class Table:
             else:
                 column = self._csv([name], {})[name]
             return plain_values(column, f"{self.file}: column {name!r}")
+
+    def names(self, name: str) -> np.ndarray:
+        """Returns a column of text as an array (N,) of it, or one of lists of text as an array of tuples; empty cells
+        are empty ones.
+        """
+        with damage(self.file):
+            if self.is_parquet:
+                column = imported(self.file).parquet.read_table(self.file.path, columns=[name])[name]
+            else:
+                column = self._csv([name], {name: imported(self.file).string()})[name]
+            values = column.to_pylist()
+        if self.columns[name] == LISTS:
+            return np.fromiter((tuple(word or "" for word in row or ()) for row in values), dtype=object)
+        return np.array([value or "" for value in values], dtype=str)
 
     def matrix(self, names: Sequence[str], rows: int) -> Tensor:
         """Returns columns of numbers as a matrix (N, D), an empty cell as NaN; one column of lists as these.
@@ -144,7 +158,7 @@ def kind_of(arrow: Any) -> str:
     if types.is_dictionary(arrow):
         return kind_of(arrow.value_type)
     if types.is_list(arrow) or types.is_large_list(arrow) or types.is_fixed_size_list(arrow):
-        return "list" if kind_of(arrow.value_type) == "number" else str(arrow)
+        return {"number": "list", "text": LISTS}.get(kind_of(arrow.value_type), str(arrow))
     if types.is_null(arrow) or types.is_boolean(arrow) or types.is_integer(arrow) or types.is_floating(arrow):
         return "number"
     if types.is_decimal(arrow):
@@ -184,7 +198,7 @@ def lists(column: Any, width: int, file: File, first: int) -> np.ndarray:
     lengths = compute.fill_null(compute.list_value_length(column), 0).to_numpy(zero_copy_only=False)
     if (wrong := np.flatnonzero(lengths != width)).size:
         row = int(wrong[0])
-        raise InputError(f"{file}: row {first + row} has {lengths[row]} features; accepted is {width}, as in row 0")
+        raise InputError(f"{file}: row {first + row} has {lengths[row]} numbers; accepted is {width}, as in row 0")
     return floats(column.flatten()).reshape(-1, width)
 
 

@@ -1,4 +1,4 @@
-"""The Lightning module that both models share: parameters with a path axis, steps and metrics; no calculus."""
+"""The Lightning module that all models share: parameters with a path axis, steps and metrics; no calculus."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -68,18 +68,20 @@ class LinearClassifier(pl.LightningModule):
 
     Args:
         num_features: D.
-        num_classes: number of classes C; a subclass derives K from it.
+        num_classes: number of classes C, or of labels; a subclass derives K from it.
         l2: the L penalties, each >= 0.
         penalize_bias: whether R counts the bias too, as the course's bias trick does.
 
     Attributes:
         task: what it is called in results; a subclass names it, and the next one.
         criterion: the loss, with its derived gradient.
+        multilabel: whether a sample may have several labels, or none: then targets are (N, K), 0 or 1.
         pipeline: what trains and evaluates; `handgrad.fit.fit` sets it.
     """
 
     task: str
     criterion: Loss
+    multilabel: bool = False
     pipeline: Loop
 
     # Buffers.
@@ -124,8 +126,13 @@ class LinearClassifier(pl.LightningModule):
 
     @staticmethod
     def decide(logits: Tensor) -> Tensor:
-        """Returns the predicted classes (L, N) for logits (L, N, K)."""
+        """Returns the predicted classes (L, N), or labels (L, N, K), for logits (L, N, K)."""
         raise NotImplementedError
+
+    def right(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Returns how many samples are decided rightly (L,), each of several labels, for logits (L, N, K)."""
+        right = self.decide(logits) == target
+        return (right.all(2) if self.multilabel else right).sum(1)
 
     def forward(self, input: Tensor) -> Tensor:
         """Returns the logits (L, N, K) of ``input (N, D)``."""
@@ -161,12 +168,12 @@ class LinearClassifier(pl.LightningModule):
         weight, bias = (self.weight, self.bias) if entries is None else (self.weight[entries], self.bias[entries])
         dtype = torch.promote_types(weight.dtype, torch.float32)  # half precision would round the loss of a set
         loss, logits = self.criterion.function(input.to(dtype), weight.to(dtype), target, bias.to(dtype))
-        return torch.stack((loss.double() * len(target), (self.decide(logits) == target).sum(1)))
+        return torch.stack((loss.double() * len(target), self.right(logits, target)))
 
     @torch.inference_mode()
     def hits(self, input: Tensor, target: Tensor) -> Tensor:
         """Returns the number of right decisions, (L,) in float64."""
-        return (self.decide(self(input.to(self.weight.dtype))) == target).sum(1).double()
+        return self.right(self(input.to(self.weight.dtype)), target).double()
 
     def validation_step(self, batch: dict[str, Samples], batch_idx: int) -> None:
         """Evaluates the validation set and the training set; of one classifier at a time, the one that moved."""
@@ -232,7 +239,7 @@ class LinearClassifier(pl.LightningModule):
         """
         if not l2:
             return None
-        return (2 if self.bias.shape[1] == 2 else 1) / (l2 * samples)
+        return (2 if self.bias.shape[1] == 2 and not self.criterion.sigmoids else 1) / (l2 * samples)
 
     def weight_norm_squared(self) -> Tensor:
         """Returns the sum of squared weights (L,), with the bias where it is penalized (the course's w holds it)."""
