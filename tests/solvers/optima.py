@@ -8,14 +8,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from handgrad.functions.objective import LOGISTIC, SOFTMAX, Objective
+from handgrad.functions.objective import LOGISTIC, MULTILABEL, SOFTMAX, Objective
 from handgrad.solvers.certificate import ROUNDING
 from handgrad.solvers.exact import NUMBERS, Exact, ExactState
 from tests.solvers.problems import Batches
 
 
 class Optimum(NamedTuple):
-    """A problem of one l2; K = 1 is logistic."""
+    """A problem of one l2; K = 1 is logistic, and where y is (N, K) each sample has several labels."""
 
     x: Tensor
     y: Tensor
@@ -26,7 +26,8 @@ class Optimum(NamedTuple):
 
     def objective(self, l2: list[float] | None = None) -> Objective:
         values = torch.tensor([self.l2] if l2 is None else l2, dtype=torch.float64)
-        return Objective(LOGISTIC if self.outputs == 1 else SOFTMAX, values, self.penalize_bias)
+        loss = MULTILABEL if self.y.dim() == 2 else LOGISTIC if self.outputs == 1 else SOFTMAX
+        return Objective(loss, values, self.penalize_bias)
 
     def block(self) -> Batches:
         return Batches([(self.x, self.y, self.sample_weight)])
@@ -42,7 +43,9 @@ class Optimum(NamedTuple):
     def value(self, parameters: Tensor) -> Tensor:
         """J by torch's own functions, of weight and bias side by side (K, D + 1); differentiable."""
         z = self.x @ parameters[:, :-1].t() + parameters[:, -1]
-        if self.outputs == 1:
+        if self.y.dim() == 2:
+            losses = F.binary_cross_entropy_with_logits(z, self.y.double(), reduction="none").sum(1)
+        elif self.outputs == 1:
             losses = F.binary_cross_entropy_with_logits(z[:, 0], self.y.double(), reduction="none")
         else:
             losses = F.cross_entropy(z, self.y, reduction="none")
@@ -102,6 +105,24 @@ def drawn(seed: int) -> Optimum:
         weight = uniform(samples) * (uniform(samples) > 0.3)
         weight[:classes] = 0.5
     return Optimum(x, y, weight, 10 ** rng.uniform(-8, 3), rng.random() < 0.3, outputs)
+
+
+def drawn_labels(seed: int) -> Optimum:
+    """Returns a random problem like ``drawn``, whose samples have 2 to 6 labels, each; some separable, some rare."""
+    given, generator = drawn(seed), torch.Generator().manual_seed(seed)
+    samples, labels = len(given.x), 2 + seed % 5
+    odds = given.x / given.x.abs().mean(0) @ torch.randn(given.x.shape[1], labels, generator=generator).double()
+    noise = torch.randn(samples, labels, generator=generator).double() * torch.arange(labels)
+    y = (odds + noise > 2 * torch.arange(labels) - 2).long()
+    y[0], y[1] = 0, 1
+    if given.sample_weight is not None:
+        given.sample_weight[:2] = 0.5
+    return given._replace(y=y, outputs=labels)
+
+
+def label_of(problem: Optimum, label: int) -> Optimum:
+    """Returns the problem of one of several labels, by itself."""
+    return problem._replace(y=problem.y[:, label], outputs=1)
 
 
 def is_plain(problem: Optimum) -> bool:

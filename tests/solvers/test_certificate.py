@@ -72,7 +72,7 @@ def test_a_bias_that_is_not_feasible_has_a_bound_of_second_order(outputs, size):
     bent = p * (1 - p) * step if outputs == 1 else p * (step - (p @ step)[:, None])
     left = point.gradient[:, -1] + bent.mean(0)
     q = p + bent
-    t = mixed(left, q.mean(0))
+    t = mixed(left, q.mean(0), outputs == 1)
     q = q * (1 - t) + (t * q.mean(0) - left if t else 0.0)
     y = torch.eye(max(outputs, 2), dtype=torch.float64)[y][:, -outputs:]
     assert (q - y).mean(0).abs().max() < 1e-15, "the test wants a q that is feasible"

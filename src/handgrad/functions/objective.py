@@ -260,8 +260,8 @@ class Objective:
 
         Args:
             dtype: of the products.
-            spread: (N,), takes ``1 - sum_k p^2`` of each sample, of which twice that is p (1 - p) for the sigmoid:
-                how much the sample bends the loss; for one classifier.
+            spread: (N,), takes ``1 - sum_k p^2`` of each sample, of sigmoids ``2 sum_k p (1 - p)``: how much the sample
+                bends the loss; for one classifier.
             coupling: whether to return it.
         """
         samples, features = input.shape
@@ -277,8 +277,8 @@ class Objective:
         )
         found = map(part, parts) if self.run is None else self.run([partial(part, rows) for rows in parts])
         sums = list(_added_up(found) or ())
-        if coupling:  # the sum of dp/dz = diag(p) - p p', of which the second term is there, and p is dbias + y
-            y = torch.bincount(target, shares, minlength=max(bias.shape[1], 2))[-bias.shape[1] :]
+        if coupling and not self.loss.sigmoids:  # dp/dz = diag(p) - p p': p p' are added up, and p is dbias + y
+            y = torch.bincount(target, shares, minlength=bias.shape[1])
             sums[-1] = torch.diag_embed(sums[2] + y) - sums[-1]
         if self.total is not None:
             sums = list(self._over_processes(*sums))
@@ -301,7 +301,7 @@ class Objective:
         loss, residual = torch.zeros(len(weight), dtype=torch.float64), self.loss.residual
         assert residual is not None
         dweight, dbias = torch.zeros_like(flat, dtype=torch.float64), torch.zeros_like(bias, dtype=torch.float64)
-        bends = dbias.new_zeros(*bias.shape, bias.shape[1])  # the sum of p p'
+        bends = dbias.new_zeros(*bias.shape, bias.shape[1])  # the sum of p p'; of sigmoids that of dp/dz
         cast = torch.empty(min(rows, part.stop - part.start), input.shape[1], dtype=dtype)
         for first in range(part.start, part.stop, rows):
             chunk = slice(first, min(first + rows, part.stop))
@@ -311,9 +311,12 @@ class Objective:
             z = torch.addmm(offset, flat, x.t()).view(*bias.shape, len(x))
             losses, dz = residual(z, y)
             if spread is not None:
-                spread[chunk] = residual_spread(dz[0], y)
-            if coupling:
-                p = residual_probabilities(dz, y)
+                spread[chunk] = 2 * sigmoid_bend(dz[0]).sum(0) if self.loss.sigmoids else softmax_spread(dz[0], y)
+            if coupling and self.loss.sigmoids:
+                bend = sigmoid_bend(dz) if shares is None else sigmoid_bend(dz) * shares[chunk]
+                bends.diagonal(dim1=1, dim2=2).add_(bend.sum(2, dtype=torch.float64))
+            elif coupling:
+                p = softmax_probabilities(dz, y)
                 bends += (p if shares is None else p * shares[chunk].to(dtype)) @ p.transpose(1, 2)
             if shares is not None:
                 losses, dz = losses * shares[chunk], dz.mul_(shares[chunk])
@@ -392,19 +395,20 @@ class Objective:
         return (part.view(term.shape).to(term.dtype) for part, term in zip(parts, terms, strict=True))
 
 
-def residual_probabilities(residual: Tensor, target: Tensor) -> Tensor:
+def sigmoid_bend(residual: Tensor) -> Tensor:
+    """Returns dp/dz = p (1 - p) of sigmoids from p - y, of any shape; it does not cancel, since y is 0 or 1."""
+    size = residual.abs()
+    return size * (1 - size)
+
+
+def softmax_probabilities(residual: Tensor, target: Tensor) -> Tensor:
     """Returns p (L, K, N) for p - y."""
-    if residual.shape[1] == 1:
-        return residual + target
     index = target.expand(len(residual), 1, -1)
     return residual.scatter_add(1, index, residual.new_ones(index.shape))
 
 
-def residual_spread(residual: Tensor, target: Tensor) -> Tensor:
-    """Returns ``1 - sum_k p^2`` (N,) of softmax, or 2 p (1 - p) of a sigmoid, from p - y (K, N): it does not cancel."""
-    if len(residual) == 1:
-        size = residual[0].abs()
-        return 2 * size * (1 - size)
+def softmax_spread(residual: Tensor, target: Tensor) -> Tensor:
+    """Returns ``1 - sum_k p^2`` (N,) of softmax from p - y (K, N): it does not cancel."""
     return -2 * residual.gather(0, target.unsqueeze(0))[0] - residual.square().sum(0)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from handgrad.functions.objective import Objective
+from handgrad.functions.objective import Objective, targets_by_output
 
 ROUNDED = 1e-12  # of a mean of squares, from which another number may have been taken
 FLAT = 1e-6  # share of the largest curvature below which a direction of the outputs counts as flat
@@ -23,12 +23,14 @@ class Point:
         loss: C.
         gradient: of C, (K, D + 1).
         coupling: A, how the gradient for the bias changes with the bias, (K, K); None: not asked for.
+        flat: the share of the largest curvature below which a direction of the outputs counts as flat.
     """
 
     parameters: Tensor
     loss: float
     gradient: Tensor
     coupling: Tensor | None = None
+    flat: float = FLAT
 
     @cached_property
     def bias_step(self) -> Tensor:
@@ -36,7 +38,7 @@ class Point:
         assert self.coupling is not None
         a, U = torch.linalg.eigh(self.coupling)
         step = U.t() @ self.gradient[:, -1] / a
-        return -(U @ torch.where(a > FLAT * a[-1], step, 0.0))
+        return -(U @ torch.where(a > self.flat * a[-1], step, 0.0))
 
     def with_bias_step(self) -> Tensor:
         """Returns parameters whose bias went by ``bias_step``."""
@@ -60,7 +62,9 @@ class CentredProblem:
     Attributes:
         mean: m, (D,).
         spread: weighted mean of ``|x - m|^2``; not asked for where the bias is penalized.
-        class_shares: weighted mean of y, by class, (C,).
+        sigmoids: whether the outputs are sigmoids, which have nothing in common, and not one softmax.
+        flat: as a point has it: softmax alone has flat directions.
+        class_shares: weighted mean of y, by output, (K,).
         penalized: (D + 1,), 1 where l2 counts a column.
         passes: over the data so far.
     """
@@ -69,7 +73,8 @@ class CentredProblem:
         self, objective: Objective, input: Any, target: Tensor, sample_weight: Tensor | None, outputs: int
     ) -> None:
         self.objective, self.input, self.target, self.sample_weight = objective, input, target, sample_weight
-        self.outputs, self.passes = outputs, 0
+        self.outputs, self.passes, self.sigmoids = outputs, 0, objective.loss.sigmoids
+        self.flat = 0.0 if self.sigmoids else FLAT
         self.total: Callable[[Tensor], Tensor] = objective.total or (lambda tensor: tensor)
         self.penalized = torch.ones(input.shape[1] + 1, dtype=torch.float64)
         self.penalized[-1] = float(objective.penalize_bias)
@@ -97,17 +102,25 @@ class CentredProblem:
         return sums
 
     def start(self) -> Tensor:
-        """Returns W = 0 and the bias that alone fits best: the logarithms of the classes' shares (0 if penalized)."""
+        """Returns W = 0 and the bias that alone fits best: the logarithms of the classes' shares (0 if penalized).
+
+        Of sigmoids they are those of the odds.
+        """
         parameters = torch.zeros(self.outputs, len(self.mean) + 1, dtype=torch.float64)
         if not self.objective.penalize_bias:
             logs = self.class_shares.log()
-            parameters[:, -1] = logs - logs.mean() if self.outputs > 1 else logs[1] - logs[0]
+            parameters[:, -1] = logs - ((1 - self.class_shares).log() if self.sigmoids else logs.mean())
         return parameters
 
-    def _class_shares(self) -> Tensor:
-        """Returns the weighted mean of y, by class."""
-        sums = torch.zeros(max(self.outputs, 2), dtype=torch.float64)
-        sums.index_add_(0, self.target, self.weights(slice(None)))
+    def _class_shares(self, rows: int = 2**16) -> Tensor:
+        """Returns the weighted mean of y, by output."""
+        sums = torch.zeros(self.outputs, dtype=torch.float64)
+        for first in range(0, len(self.target), rows):
+            chunk = slice(first, first + rows)
+            if self.sigmoids:
+                sums += targets_by_output(self.target[chunk]).double() @ self.weights(chunk)
+            else:
+                sums.index_add_(0, self.target[chunk], self.weights(chunk))
         return self.total(sums) / self.weight
 
     def at(
@@ -132,13 +145,12 @@ class CentredProblem:
         term = self.objective.data_term(weight[None], bias[None], *data, dtype=dtype, spread=spread, coupling=coupling)
         dbias = term.dbias[0]
         gradient = torch.cat((term.dweight[0] - torch.outer(dbias, self.mean), dbias[:, None]), 1)
-        return Point(
-            parameters, term.loss.item(), gradient, self.centre_outputs(term.coupling[0]) if coupling else None
-        )
+        A = self.centre_outputs(term.coupling[0]) if coupling else None
+        return Point(parameters, term.loss.item(), gradient, A, self.flat)
 
     def centre_outputs(self, A: Tensor) -> Tensor:
         """Takes from a coupling what rounding left of how a shift of all softmax's outputs bends the loss: nothing."""
-        if len(A) > 1:
+        if not self.sigmoids:
             A = A - A.mean(0, keepdim=True)
             A = A - A.mean(1, keepdim=True)
         return A
@@ -162,16 +174,15 @@ class CentredProblem:
         return point.gradient + l2 * self.penalized * point.parameters
 
     def probabilities(self, logits: Tensor) -> Tensor:
-        """Returns p for logits (n, K): the softmax over them, or the sigmoid of a single one."""
-        return torch.softmax(logits, 1) if self.outputs > 1 else torch.sigmoid(logits)
+        """Returns p for logits (n, K): the softmax over them, or the sigmoid of each."""
+        return torch.sigmoid(logits) if self.sigmoids else torch.softmax(logits, 1)
+
+    def without_shift(self, parameters: Tensor) -> Tensor:
+        """Takes from softmax's parameters (K, D + 1) what shifts all outputs alike: the same for less l2."""
+        return parameters if self.sigmoids else parameters - parameters.mean(0)
 
     def rows(self, index: Tensor, dtype: torch.dtype = torch.float64) -> Tensor:
         """Returns samples, centred and with a last column of ones: (n, D + 1)."""
         x = torch.ones(len(index), len(self.mean) + 1, dtype=dtype)
         torch.sub(self.input.index_select(0, index).to(dtype), self.mean.to(dtype), out=x[:, :-1])
         return x
-
-
-def without_shift(parameters: Tensor) -> Tensor:
-    """Takes from softmax's parameters (K, D + 1) what shifts all outputs alike: the same classifier, for less l2."""
-    return parameters - parameters.mean(0) if len(parameters) > 1 else parameters

@@ -115,10 +115,10 @@ def bias_part(problem: CentredProblem, point: Point, l2: float, class_sums: Tens
         return 0.0
     nothing = torch.zeros_like(point.gradient[:, -1])
     part = part_after(nothing, 0.0, problem, point, l2, class_sums)
-    if point.coupling is None or span(point.bias_step) > 1:
+    if point.coupling is None or not (step := small_step(point.bias_step, problem.sigmoids)).any():
         return part
-    moved = point.coupling @ point.bias_step
-    return min(part, part_after(moved, (moved @ point.bias_step).item(), problem, point, l2, class_sums))
+    moved = point.coupling @ step
+    return min(part, part_after(moved, (moved @ step).item(), problem, point, l2, class_sums))
 
 
 def part_after(
@@ -127,7 +127,8 @@ def part_after(
     """Returns ``bias_part`` for p after a step that moves its mean by ``moved`` (K,) for that much of the entropy."""
     weight, c = point.parameters[:, :-1], point.parameters[:, -1]
     G, left = point.gradient[:, :-1], point.gradient[:, -1] + moved
-    t = mixed(left, problem.class_shares[-len(left) :] + left)
+    shares = mixed(left, problem.class_shares + left, problem.sigmoids)
+    t = shares.max().item()  # of several the largest, where it counts little
     if not t < 1:
         return float("inf")
     e = (LARGEST_BEND * divergence * problem.spread) ** 0.5
@@ -135,17 +136,23 @@ def part_after(
     if t:
         M = G + class_sums
         G_norm, M_norm = G.norm().item(), M.norm().item()
-        squares += t**2 * (M_norm + e) ** 2 + 2 * t * (e * (G_norm + M_norm) - (G * M).sum().item())
+        mixed_away = (shares * (G * M).sum(1)).sum().item()
+        squares += t**2 * (M_norm + e) ** 2 + 2 * t * e * (G_norm + M_norm) - 2 * mixed_away
     entropy = point.loss - (G * weight).sum().item() + e * weight.norm().item() - (left @ c).item()
     return (left @ c).item() + divergence + t * entropy + squares / (2 * l2)
 
 
-def span(step: Tensor) -> float:
-    """Returns how far a step (K,) of the bias moves outputs apart; that of a sigmoid is against 0."""
-    return (step.max() - step.min() if len(step) > 1 else step.abs().max()).item()
+def small_step(step: Tensor, sigmoids: bool) -> Tensor:
+    """Returns a step (K,) of the bias where it moves outputs apart by 1 at most, else 0; of a sigmoid it is against 0."""
+    near = step.abs() <= 1 if sigmoids else step.max() - step.min() <= 1
+    return torch.where(near, step, 0.0)
 
 
-def mixed(r: Tensor, mean: Tensor) -> float:
-    """Returns t, the share of one distribution for all samples, which takes the last r from a mean (K,) of q."""
-    shares = r / mean if len(r) > 1 else torch.maximum(r / mean, -r / (1 - mean))
-    return shares.max().clamp_min(0).item()
+def mixed(r: Tensor, mean: Tensor, sigmoids: bool) -> Tensor:
+    """Returns t, the share of one distribution for all samples, which takes the last r from a mean (K,) of q.
+
+    Softmax has one share, (); each sigmoid has a distribution, and a share, of its own: (K,).
+    """
+    if sigmoids:
+        return torch.maximum(r / mean, -r / (1 - mean)).clamp_min(0)
+    return (r / mean).max().clamp_min(0)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from handgrad.functions.objective import Objective
-from handgrad.solvers.centred import CentredProblem, Point, without_shift
+from handgrad.solvers.centred import CentredProblem, Point
 from handgrad.solvers.certificate import Certificate, bias_part, certificate, weight_part
 from handgrad.solvers.line_search import Found, search
 from handgrad.solvers.newton import NewtonMetric
@@ -106,7 +106,8 @@ class Exact:
         """Looks at the data: its mean, what the certificate needs, and whether it is small."""
         ((input, target, sample_weight),) = block
         state.problem = problem = CentredProblem(objective, input, target, sample_weight, state.bias.shape[1])
-        small = NewtonMetric.suits(int(problem.total(torch.tensor([len(target)])).item()), *state.weight.shape[:0:-1])
+        samples, (_, outputs, features) = int(problem.total(torch.tensor([len(target)])).item()), state.weight.shape
+        small = NewtonMetric.suits(samples, features, outputs, problem.sigmoids)
         state.metric = NewtonMetric(problem) if small else QuasiNewtonMetric(problem)
         state.metric.load(state.memory)
         state.point = problem.at(problem.start(), coupling=True)
@@ -190,7 +191,7 @@ class EntryRun:
         point, gram = self.state.point, self.metric.wants_gram(0, self.l2)
         assert point is not None
         if self.l2 and len(self.past) > 1:
-            candidate = self.at(extrapolated(self.past, self.l2), gram, coupling=True)
+            candidate = self.at(self.problem.without_shift(extrapolated(self.past, self.l2)), gram, coupling=True)
             better = self.problem.value(candidate, self.l2) < self.problem.value(point, self.l2)
             return candidate if better else point
         return self.at(point.parameters, gram, coupling=True) if gram else point
@@ -288,14 +289,14 @@ class EntryRun:
 def extrapolated(past: Sequence[tuple[float, Tensor]], l2: float) -> Tensor:
     """Returns, at ``l2``, the polynomial in log l2 through solutions (K, D + 1) at other values.
 
-    Without what all outputs have in common, which rounding leaves: from value to value extrapolation would make a
-    multiple of it, and no step brings it down.
+    What rounding leaves to all outputs of a softmax in common is to be taken from it: from value to value extrapolation
+    would make a multiple of it, and no step brings it down.
     """
     x = [math.log(value) for value, _ in past]
     found = torch.zeros_like(past[0][1])
     for a, (_, solution) in zip(x, past, strict=True):
         found += math.prod((math.log(l2) - b) / (a - b) for b in x if b != a) * solution
-    return without_shift(found)
+    return found
 
 
 def spread_out(values: Sequence[float], entry: int, entries: int) -> Tensor:

@@ -15,15 +15,16 @@ class KroneckerPreconditioner:
 
     Args:
         A: of the outputs, S: of the centred features, both symmetric.
+        flat: the share of the largest curvature of the outputs below which the bias does not move.
         free: whether the bias has a column of its own, without penalty; else it is one of the features of S.
     """
 
-    def __init__(self, A: Tensor, s: Tensor, Q: Tensor, free: bool) -> None:
+    def __init__(self, A: Tensor, s: Tensor, Q: Tensor, free: bool, flat: float = FLAT) -> None:
         self.a, self.U = torch.linalg.eigh(A)
         self.s, self.Q = s, Q
         self.a, self.s, self.free = self.a.clamp_min(0), self.s.clamp_min(0), free
         # A shift of all softmax's outputs alike bends nothing; rounded, its curvature of 0 would be divided by.
-        self.bent = self.a > FLAT * self.a.max()
+        self.bent = self.a > flat * self.a.max()
 
     def bias_step(self, gradient: Tensor) -> Tensor:
         """Returns the step of a free bias for its gradient, both (K,)."""

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from handgrad.functions.objective import residual_probabilities
-from handgrad.solvers.centred import CentredProblem, Point, without_shift
+from handgrad.functions.objective import sigmoid_bend, softmax_probabilities
+from handgrad.solvers.centred import CentredProblem, Point
 
 LARGEST, MOST_WORK, MOST_NUMBERS = 1100, 4e9, 2**26  # parameters; operations for a Hessian; numbers p_k x
 
@@ -14,7 +14,8 @@ class NewtonMetric:
 
     They lead to the optimum; whether it is one is told by ``CentredProblem.at``. With p (N, K) and x (N, D + 1),
     centred and with a column of ones, the block of outputs k and k' is the mean of ``p_k ((k = k') - p_k') x x'``:
-    ``Objective.hessian_vector_product`` for all directions at once.
+    ``Objective.hessian_vector_product`` for all directions at once. Sigmoids have the blocks k = k' alone, each a
+    matrix by itself.
     """
 
     def __init__(self, problem: CentredProblem) -> None:
@@ -25,14 +26,12 @@ class NewtonMetric:
         self.latest: tuple[Point, Tensor] | None = None  # with p - y there, (K, N)
 
     @staticmethod
-    def suits(samples: int, features: int, outputs: int) -> bool:
+    def suits(samples: int, features: int, outputs: int, sigmoids: bool = False) -> bool:
         """Tells whether a problem is small enough."""
-        work = samples * (features + 1.0) ** 2 * outputs * (outputs + 1)
-        return (
-            outputs * (features + 1) <= LARGEST
-            and work <= MOST_WORK
-            and samples * outputs * (features + 1) <= MOST_NUMBERS
-        )
+        columns, side = features + 1.0, 1 if sigmoids else outputs  # of a matrix, in blocks
+        work = samples * columns**2 * outputs * (side + 1)
+        numbers = max(samples * side * columns, outputs * side * columns**2)
+        return side * columns <= LARGEST and work <= MOST_WORK and numbers <= MOST_NUMBERS
 
     def at(self, parameters: Tensor) -> Point:
         """Evaluates C and its gradient there."""
@@ -63,22 +62,26 @@ class NewtonMetric:
             return
         if self.latest is None or self.latest[0] is not point:
             self.at(point.parameters)
-        H = self.problem.total(self.data_hessian())
-        columns = self.x.shape[1]
-        penalty = (l2 * self.problem.penalized).repeat(len(point.parameters))
-        H.diagonal().add_(penalty)
-        if len(point.parameters) > 1:  # a shift of all outputs alike bends nothing, and is never a part of a gradient
-            K = len(point.parameters)
-            size = H.diagonal().view(K, columns).mean(0)
+        H = self.problem.total(self.label_hessians() if self.problem.sigmoids else self.data_hessian()[None])
+        H.diagonal(dim1=1, dim2=2).view(-1, self.x.shape[1]).add_(l2 * self.problem.penalized)
+        if not self.problem.sigmoids:  # a shift of all outputs alike bends nothing, and is never a part of a gradient
+            K, columns = point.parameters.shape
+            size = H[0].diagonal().view(K, columns).mean(0)
             H.view(K, columns, K, columns).diagonal(dim1=1, dim2=3).add_(size / K)
-        self.scale = H.diagonal().clamp_min(1e-300).rsqrt()
-        self.factor = factorized(H * self.scale[:, None] * self.scale)
+        self.scale = H.diagonal(dim1=1, dim2=2).clamp_min(1e-300).rsqrt()
+        self.factor = torch.stack([factorized(each) for each in H * self.scale[:, :, None] * self.scale[:, None]])
+
+    def label_hessians(self) -> Tensor:
+        """Returns the sigmoids' Hessians of C at the latest point, (K, D + 1, D + 1)."""
+        assert self.latest is not None
+        bend = sigmoid_bend(self.latest[1]) * self.s
+        return torch.stack([self.x.t() @ (each[:, None] * self.x) for each in bend])
 
     def data_hessian(self) -> Tensor:
-        """Returns that of C at the latest point, (K (D + 1), K (D + 1))."""
+        """Returns the softmax's Hessian of C at the latest point, (K (D + 1), K (D + 1))."""
         assert self.latest is not None
         point, residual = self.latest
-        p, x = residual_probabilities(residual[None], self.problem.target)[0].t(), self.x
+        p, x = softmax_probabilities(residual[None], self.problem.target)[0].t(), self.x
         outputs, columns = point.parameters.shape
         scaled = (p[:, :, None] * x[:, None]).flatten(1)  # p_k x, output by output
         H = x.new_empty(outputs * columns, outputs * columns)
@@ -92,8 +95,8 @@ class NewtonMetric:
 
     def direction(self, gradient: Tensor, l2: float) -> Tensor:
         """Returns the step for a gradient, both (K, D + 1)."""
-        scaled = torch.cholesky_solve((gradient.flatten() * self.scale)[:, None], self.factor)[:, 0]
-        return without_shift((scaled * self.scale).view_as(gradient))
+        scaled = torch.cholesky_solve((gradient.view_as(self.scale) * self.scale)[:, :, None], self.factor)[:, :, 0]
+        return self.problem.without_shift((scaled * self.scale).view_as(gradient))
 
     def learn(self, step: Tensor, change: Tensor, curved: bool) -> None:
         """Newton needs no memory."""

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from handgrad.solvers.centred import CentredProblem, Point, without_shift
+from handgrad.solvers.centred import CentredProblem, Point
 from handgrad.solvers.kronecker import KroneckerPreconditioner, feature_gram
 from handgrad.solvers.pairs import Pairs
 
@@ -75,7 +75,7 @@ class QuasiNewtonMetric:
             assert self.eigen is not None
             assert point.coupling is not None
             free = not self.problem.objective.penalize_bias
-            self.precondition = KroneckerPreconditioner(point.coupling, *self.eigen, free)
+            self.precondition = KroneckerPreconditioner(point.coupling, *self.eigen, free, self.problem.flat)
 
     def direction(self, gradient: Tensor, l2: float) -> Tensor:
         """Returns the step for a gradient, both (K, D + 1)."""
@@ -83,7 +83,7 @@ class QuasiNewtonMetric:
         def precondition(flat: Tensor) -> Tensor:
             return self.precondition(flat.view_as(gradient), l2).flatten()
 
-        return without_shift(self.pairs.direction(gradient.flatten(), precondition).view_as(gradient))
+        return self.problem.without_shift(self.pairs.direction(gradient.flatten(), precondition).view_as(gradient))
 
     def learn(self, step: Tensor, change: Tensor, curved: bool) -> None:
         """Remembers a step and the change of J's gradient along it, where it rose enough."""
