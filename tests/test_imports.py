@@ -17,7 +17,7 @@ BELOW: dict[str, set[str]] = {
     "functions": {"compat", "errors"},
     "solvers": MATHS,
     "data": {"errors", "files"},
-    "models": MATHS | {"data"},
+    "models": MATHS | {"data", "metrics"},
     "runs": {"errors", "files"},
     "loggers": {"errors", "runs"},
     "plots": {"errors", "files", "loggers", "runs"},

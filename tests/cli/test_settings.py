@@ -158,7 +158,7 @@ def test_every_key_of_conf_is_a_setting_and_the_other_way_round():
         for key, value in found.items()
         if key.rpartition(".")[2] not in ("_target_", "defaults") and (not str(value).startswith("${") or key in own)
     }
-    assert settable == SETTINGS.keys() | linked_to | {"task.name"}
+    assert settable == SETTINGS.keys() | linked_to | {"task.name", "task.multilabel"}
 
 
 def test_experiments_set_settings():

@@ -60,7 +60,7 @@ def test_lists_of_other_lengths_are_told(tmp_path, monkeypatch):
     for wrong in ([1.0], None, []):
         table = parquet(tmp_path / "a.parquet", x=[[1.0, 2.0], [3.0, 4.0], [5.0, 6.0], wrong])
         line = refusal(lambda table=table: table.matrix(["x"], 4))
-        assert f"a.parquet: row 3 has {len(wrong or [])} features; accepted is 2, as in row 0" in line
+        assert f"a.parquet: row 3 has {len(wrong or [])} numbers; accepted is 2, as in row 0" in line
 
 
 def test_empty_cells_are_not_a_number(tmp_path):

@@ -12,9 +12,10 @@ from handgrad.errors import InputError
 
 MEASURES = [f"{split}_{name}" for name in ("loss", "accuracy") for split in ("train", "val", "test")]
 MEASURES += ["weight_norm_squared"]
+RANKINGS = ["val_map", "test_map"]  # of several labels: the mean average precision, of the best weights
 PROOF = ["objective", "gap", "gradient_norm", "converged", "iterations", "passes"]
 COLUMNS = ["classes", "scaling", "l2", "C", "selected", "epoch", "steps", "best_step", *MEASURES, *PROOF, "seconds"]
-COLUMNS += [f"last_{name}" for name in (*MEASURES, "gap")]
+COLUMNS += [*(f"last_{name}" for name in (*MEASURES, "gap")), *RANKINGS]
 
 Row = dict[str, Any]
 
@@ -70,10 +71,11 @@ def selected(rows: Sequence[Row]) -> Row:
 def table(rows: Sequence[Row]) -> str:
     """Returns ``rows`` as aligned text, for people: the best weights' figures; a star marks the selected row."""
     columns = {"l2": "l2", "steps": "steps", "best_step": "best at"}
-    columns |= {m: m.replace("_", " ") for m in MEASURES[:-1] if rows[0].get(m) is not None}
+    measured = [name for name in (*MEASURES[:-1], *RANKINGS) if rows[0].get(name) is not None]
+    columns |= {name: name.replace("_", " ").replace("map", "mAP") for name in measured}
     cells = [[*columns.values(), "‖w‖", "gap", ""]]
     for row in rows:
-        numbers = [f"{row[name]:.4f}" for name in columns if name in MEASURES]
+        numbers = [f"{row[name]:.4f}" for name in measured]
         norm = f"{row['weight_norm_squared'] ** 0.5:.4f}"
         gap = "" if row.get("gap") is None else f"{row['gap']:.1e}"
         mark = "*" if row.get("selected") == "true" and len(rows) > 1 else ""
