@@ -31,6 +31,9 @@ WRONG = {
     "data.train_size": ([0, -1, 1.5, True, "all"], None),
     **{f"data.{key}": ([1, "", [], ["a.npy", 1], {"a": 1}], ["a.npy", "b.npy"]) for key in FILES},
     "data.x": ([1, "", [], ["a", 1], True], ["a", "b"]),
+    "data.y": ([1, "", [], ["a", 1], True], ["a", "b"]),
+    "data.label_names": ([1, "a", [], ["a", 1], True], ["a", "b"]),
+    "data.label_separator": ([""], "|"),
     "data.holdout": ([0, 1, -0.1, NAN, "abc", True, [0.1]], 0.5),
     "data.normalize": (["standard", "", 1, True], "l2"),
     "data.class_weight": (["balance", 1, True, [1, 2], {"a": -1}, {"a": NAN}, {"a": "1"}], {"a": 1, 2: 0.5}),
@@ -66,7 +69,7 @@ LINES = [
     ("callbacks.checkpoint.every_seconds", NAN, "callbacks.checkpoint.every_seconds=NaN: accepted is a number >= 0"),
 ]
 # The data modules check them.
-OWNERS = {"data.root", "data.split", "data.digits", "data.shuffle", "data.y", "data.sample_weight"}
+OWNERS = {"data.root", "data.split", "data.digits", "data.shuffle", "data.sample_weight"}
 
 
 @pytest.fixture(scope="module")

@@ -6,15 +6,16 @@ import torch
 from handgrad.solvers.centred import CentredProblem
 from handgrad.solvers.certificate import certificate, certified_weights, mixed
 from handgrad.solvers.exact import Exact
-from tests.solvers.optima import Optimum, drawn, lowest, plain_one
+from tests.solvers.optima import Optimum, drawn, drawn_labels, lowest, plain_one
 
 SEEDS = range(24)
 
 
+@pytest.mark.parametrize("draw", [drawn, drawn_labels])
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("size", [0.0, 1e-3, 1.0])
-def test_weights_from_anywhere_are_no_further_from_the_optimum_than_it_says(seed, size):
-    problem = drawn(seed)
+def test_weights_from_anywhere_are_no_further_from_the_optimum_than_it_says(seed, size, draw):
+    problem = draw(seed)
     state = problem.solved(Exact(1e-10, 1000))
     generator = torch.Generator().manual_seed(seed)
     weight, bias = (

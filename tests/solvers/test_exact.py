@@ -12,7 +12,7 @@ from sklearn.linear_model import LogisticRegression
 from handgrad.solvers.exact import NUMBERS, EntryRun, Exact, extrapolated
 from handgrad.solvers.newton import NewtonMetric
 from handgrad.solvers.quasi_newton import QuasiNewtonMetric
-from tests.solvers.optima import Optimum, begun, check_bound, drawn, numbers
+from tests.solvers.optima import Optimum, begun, check_bound, drawn, drawn_labels, label_of, numbers
 from tests.solvers.problems import Batches
 
 SOLVER = Exact(tolerance=1e-6, max_iterations=1000)
@@ -36,6 +36,31 @@ def bundled(name: str, standardized: bool = False) -> Optimum:
 @pytest.mark.parametrize("seed", range(50))
 def test_the_gap_is_never_below_the_true_one(seed):
     check_bound(drawn(seed), SOLVER)
+
+
+@pytest.mark.parametrize("seed", range(50))
+def test_several_labels_are_as_many_problems_of_one(seed):
+    """J is the sum of the labels' own minima, and no further above it than its gap says."""
+    problem = drawn_labels(seed)
+    state = problem.solved(SOLVER)
+    parameters = torch.cat((state.weight[0], state.bias[0][:, None]), 1)
+    J, found = problem.value(parameters).item(), numbers(state)
+    alone = [label_of(problem, label).solved(Exact(1e-9, 1000)) for label in range(problem.outputs)]
+    lowest = sum(numbers(each)["objective"] for each in alone)
+    assert math.isclose(J, found["objective"], rel_tol=1e-11, abs_tol=1e-12)
+    assert J - lowest <= 1e-6 * J + 1e-15
+    assert (J - lowest) / J - 1e-9 <= found["gap"] <= 1e-6
+
+
+@pytest.mark.parametrize("seed", [6, 22])
+def test_several_labels_of_a_large_problem(seed, large):
+    problem = drawn_labels(seed)
+    state = problem.solved(SOLVER, PATH)
+    assert isinstance(state.metric, QuasiNewtonMetric)
+    for label in range(problem.outputs):
+        alone = label_of(problem, label).solved(Exact(1e-9, 1000), PATH)
+        torch.testing.assert_close(state.weight[:3, label], alone.weight[:3, 0], rtol=0.02, atol=0.02)
+    assert (state.numbers[:, NUMBERS.index("gap")] <= 1e-6).all()
 
 
 @pytest.mark.parametrize("name", ["wine", "breast_cancer", "digits"])

@@ -6,19 +6,26 @@ import torch
 from handgrad.solvers.centred import CentredProblem
 from handgrad.solvers.exact import Exact
 from handgrad.solvers.newton import LARGEST, NewtonMetric, factorized
-from tests.solvers.optima import Optimum, drawn
+from tests.solvers.optima import Optimum, drawn, drawn_labels
 
 
-@pytest.mark.parametrize("seed", [0, 3, 4, 5, 8, 11, 20, 21])
-def test_the_hessian_is_the_derived_product_for_every_direction(seed):
-    given = drawn(seed)
+ONE_SIGMOID = [seed for seed in range(30) if drawn(seed).outputs == 1][:2]
+GIVEN = [
+    *((drawn, seed) for seed in (0, 3, 4, 5, 8, 11, 20, 21, *ONE_SIGMOID)),
+    *((drawn_labels, s) for s in (0, 1, 7)),
+]
+
+
+@pytest.mark.parametrize(("draw", "seed"), GIVEN)
+def test_the_hessian_is_the_derived_product_for_every_direction(draw, seed):
+    given = draw(seed)
     problem = CentredProblem(given.objective(), given.x, given.y, given.sample_weight, given.outputs)
     generator = torch.Generator().manual_seed(seed)
     parameters = torch.randn(given.outputs, given.x.shape[1] + 1, generator=generator, dtype=torch.float64)
     parameters = parameters / (1 + given.x.abs().mean())
     metric = NewtonMetric(problem)
     metric.at(parameters)
-    H = metric.data_hessian()
+    H = torch.block_diag(*metric.data_hessian())
     direction = torch.randn(parameters.shape, generator=generator, dtype=torch.float64)
     weight, bias = problem.uncentred(parameters)
     v, c = problem.uncentred(direction)  # linear: a direction moves as parameters do
@@ -41,6 +48,8 @@ def test_a_singular_matrix_is_factorized_with_a_little_more():
 def test_it_suits_small_problems(shape, suits):
     assert NewtonMetric.suits(*shape) is suits
     assert not NewtonMetric.suits(10, LARGEST, 2)
+    assert NewtonMetric.suits(10, LARGEST - 1, 2, True)  # sigmoids: by label
+    assert not NewtonMetric.suits(10, LARGEST, 2, True)
 
 
 def test_numbers_that_overflow_end_it():

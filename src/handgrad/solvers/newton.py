@@ -62,7 +62,7 @@ class NewtonMetric:
             return
         if self.latest is None or self.latest[0] is not point:
             self.at(point.parameters)
-        H = self.problem.total(self.label_hessians() if self.problem.sigmoids else self.data_hessian()[None])
+        H = self.problem.total(self.data_hessian())
         H.diagonal(dim1=1, dim2=2).view(-1, self.x.shape[1]).add_(l2 * self.problem.penalized)
         if not self.problem.sigmoids:  # a shift of all outputs alike bends nothing, and is never a part of a gradient
             K, columns = point.parameters.shape
@@ -71,14 +71,16 @@ class NewtonMetric:
         self.scale = H.diagonal(dim1=1, dim2=2).clamp_min(1e-300).rsqrt()
         self.factor = torch.stack([factorized(each) for each in H * self.scale[:, :, None] * self.scale[:, None]])
 
-    def label_hessians(self) -> Tensor:
-        """Returns the sigmoids' Hessians of C at the latest point, (K, D + 1, D + 1)."""
+    def data_hessian(self) -> Tensor:
+        """Returns that of C at the latest point: (1, K (D + 1), K (D + 1)) of softmax, (K, D + 1, D + 1) of sigmoids."""
+        return self._sigmoid_hessians() if self.problem.sigmoids else self._softmax_hessian()[None]
+
+    def _sigmoid_hessians(self) -> Tensor:
         assert self.latest is not None
         bend = sigmoid_bend(self.latest[1]) * self.s
         return torch.stack([self.x.t() @ (each[:, None] * self.x) for each in bend])
 
-    def data_hessian(self) -> Tensor:
-        """Returns the softmax's Hessian of C at the latest point, (K (D + 1), K (D + 1))."""
+    def _softmax_hessian(self) -> Tensor:
         assert self.latest is not None
         point, residual = self.latest
         p, x = softmax_probabilities(residual[None], self.problem.target)[0].t(), self.x
