@@ -8,7 +8,6 @@ from handgrad.solvers.exact import Exact
 from handgrad.solvers.newton import LARGEST, NewtonMetric, factorized
 from tests.solvers.optima import Optimum, drawn, drawn_labels
 
-
 ONE_SIGMOID = [seed for seed in range(30) if drawn(seed).outputs == 1][:2]
 GIVEN = [
     *((drawn, seed) for seed in (0, 3, 4, 5, 8, 11, 20, 21, *ONE_SIGMOID)),

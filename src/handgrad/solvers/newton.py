@@ -72,7 +72,7 @@ class NewtonMetric:
         self.factor = torch.stack([factorized(each) for each in H * self.scale[:, :, None] * self.scale[:, None]])
 
     def data_hessian(self) -> Tensor:
-        """Returns that of C at the latest point: (1, K (D + 1), K (D + 1)) of softmax, (K, D + 1, D + 1) of sigmoids."""
+        """Returns that of C at the latest point: (1, K (D + 1), K (D + 1)); of sigmoids (K, D + 1, D + 1)."""
         return self._sigmoid_hessians() if self.problem.sigmoids else self._softmax_hessian()[None]
 
     def _sigmoid_hessians(self) -> Tensor:
