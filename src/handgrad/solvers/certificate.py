@@ -32,6 +32,8 @@ class Certificate:
 
         J - min J <= |G + l2 W|^2 / (2 l2) + r.c + t mean H(p) + (t^2 |M|^2 - 2 t <G, M>) / (2 l2)
 
+    Sigmoids are such a bound each, and all terms but t mean H(p) are sums over them: see docs/solver.md.
+
     Before it is mixed p is moved by what a step of the bias does to it, which makes the part that is due to r of second
     order, see ``bias_part`` and docs/solver.md. ``ROUNDING`` is added for what sums in float64 leave open. With a
     penalized bias nothing has to be feasible, and the first term is all, the bias among the weights.
@@ -143,7 +145,7 @@ def part_after(
 
 
 def small_step(step: Tensor, sigmoids: bool) -> Tensor:
-    """Returns a step (K,) of the bias where it moves outputs apart by 1 at most, else 0; of a sigmoid it is against 0."""
+    """Returns a step (K,) of the bias where it moves outputs apart by 1 at most, or a sigmoid by itself; else 0."""
     near = step.abs() <= 1 if sigmoids else step.max() - step.min() <= 1
     return torch.where(near, step, 0.0)
 
