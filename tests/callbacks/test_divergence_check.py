@@ -9,6 +9,7 @@ from lightning_fabric.utilities.data import AttributeDict
 
 from handgrad.callbacks.divergence_check import DivergenceCheck
 from handgrad.errors import InputError
+from handgrad.functions.objective import LOGISTIC, MULTILABEL, SOFTMAX
 from tests.callbacks.test_checkpointing import toy_fit
 
 MODEL = SimpleNamespace(
@@ -63,11 +64,12 @@ def test_a_run_that_diverges_is_ended():
 # --- finite and yet diverged -----------------------------------------------------------------------------------------
 
 
-def ended(*blocks, val, active=(1, 1, 1), check=None, best=(0.1, 0.1, 0.1), outputs=10) -> DivergenceCheck:
+def ended(*blocks, val, active=(1, 1, 1), check=None, best=(0.1, 0.1, 0.1), outputs=10, labels=False):
     """Lets the check see blocks of losses (B, 3) and the end of a training."""
     check, first = check or DivergenceCheck(), 0
     model = SimpleNamespace(**{**vars(MODEL), "metrics": {"loss/val": torch.tensor(val)}})
     model.best_loss, model.bias = torch.tensor(best, dtype=torch.float64), torch.zeros(3, outputs)
+    model.criterion = MULTILABEL if labels else LOGISTIC if outputs == 1 else SOFTMAX
     for block in blocks:
         check.on_train_batch_end(None, model, {"loss": torch.tensor(block)}, SimpleNamespace(first=first), 0)
         model.active, first = torch.tensor(active), first + len(block)
@@ -107,11 +109,18 @@ FINE = {"val": [1.0, 1.0, 1.0]}
 
 
 @pytest.mark.parametrize(
-    ("outputs", "zero"), [(1, math.log(2)), (2, math.log(2)), (3, math.log(3)), (10, math.log(10))]
+    ("outputs", "zero", "labels"),
+    [
+        (1, math.log(2), False),
+        (2, math.log(2), False),
+        (3, math.log(3), False),
+        (10, math.log(10), False),
+        (4, 4 * math.log(2), True),
+    ],
 )
-def test_best_weights_that_are_worse_than_none_are_told(outputs, zero, caplog):
+def test_best_weights_that_are_worse_than_none_are_told(outputs, zero, labels, caplog):
     """The last mini-batches' loss may have shrunk meanwhile."""
-    ended([[9.0] * 3], [[1.0] * 3], **FINE, best=(zero, 1.09 * zero, 1.11 * zero), outputs=outputs)
+    ended([[9.0] * 3], [[1.0] * 3], **FINE, best=(zero, 1.09 * zero, 1.11 * zero), outputs=outputs, labels=labels)
     assert caplog.messages == [
         f"the best loss/val is above that of weights that are zero: {1.11 * zero:.4g} at l2=2 ({zero:.4g}): "
         f"training diverged, or samples are too few; try a smaller lr"

@@ -1,7 +1,5 @@
 """Multi-label regression: a sigmoid for each label; from files to a certified optimum, or by SGD and Adam."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 import torch
@@ -9,7 +7,6 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, average_precision_score, log_loss
 from sklearn.multiclass import OneVsRestClassifier
 
-from handgrad.callbacks.divergence_check import loss_of_zero
 from handgrad.cli.configuration import check
 from handgrad.errors import InputError
 from handgrad.fit import fit
@@ -129,8 +126,3 @@ def test_data_of_one_label_are_refused(composed):
     ):
         with pytest.raises(InputError, match=message):
             check(composed("task=multilabel", *words))
-
-
-def test_the_loss_of_zero_weights_is_that_of_all_labels():
-    model = SimpleNamespace(bias=torch.zeros(1, 4), criterion=MULTILABEL)
-    assert loss_of_zero(model) == pytest.approx(4 * np.log(2))

@@ -35,7 +35,7 @@ def test_the_columns_are_these_in_this_order():
         "train_loss val_loss test_loss train_accuracy val_accuracy test_accuracy weight_norm_squared "
         "objective gap gradient_norm converged iterations passes seconds "
         "last_train_loss last_val_loss last_test_loss last_train_accuracy last_val_accuracy last_test_accuracy "
-        "last_weight_norm_squared last_gap"
+        "last_weight_norm_squared last_gap val_map test_map"
     )
 
 
@@ -65,7 +65,7 @@ def test_what_is_not_measured_is_an_empty_cell_and_none(written):
 def test_the_file_is_plain():
     header, line, end = as_csv([row(0.02, 1e-5, classes="3 2", seconds=1.5)]).decode().split("\n")
     assert header == ",".join(["task", *COLUMNS])
-    assert line == "softmax,3 2,,0.02,,,,240,210,0.5,1e-05,0.5,0.5,0.5,0.5,4.0,,,,,,,1.5,,,,,,,,"
+    assert line == "softmax,3 2,,0.02,,,,240,210,0.5,1e-05,0.5,0.5,0.5,0.5,4.0,,,,,,,1.5,,,,,,,,,,"
     assert end == ""
 
 
