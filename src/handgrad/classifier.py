@@ -35,7 +35,8 @@ class Classifier:
     """A linear classifier of C classes by D features as they are: a normalization by columns is folded into it.
 
     Attributes:
-        weight, bias: (K, D) and (K,). K = 1 is a sigmoid: the logit of the second class. Else K = C, a softmax.
+        weight, bias: (K, D) and (K,). K = 1 is a sigmoid: the logit of the second class. Else K = C, a softmax; of
+            ``task="multilabel"`` a sigmoid for each of C labels.
         task: the model's name on the command line.
         classes: their names, by index.
         feature_names: None: they have none.
@@ -65,6 +66,15 @@ class Classifier:
     def num_features(self) -> int:
         return self.weight.shape[1]
 
+    @property
+    def multilabel(self) -> bool:
+        return self.task == "multilabel"
+
+    def check_one_label(self, what: str) -> None:
+        """Raises an InputError that begins with ``what`` where samples have several labels."""
+        if self.multilabel:
+            raise InputError(f"{what}: the run is of task=multilabel; accepted are those of task=softmax and logistic")
+
     def logits(self, input: Tensor) -> Tensor:
         """Returns the logits (N, K) float64 of ``input (N, D)``."""
         input = input.double()
@@ -73,18 +83,26 @@ class Classifier:
         return input @ self.weight.double().t() + self.bias.double()
 
     def probabilities(self, logits: Tensor) -> Tensor:
-        """Returns the probabilities (N, C) of the classes for ``logits (N, K)``."""
+        """Returns the probabilities (N, C) of the classes, or of the labels, for ``logits (N, K)``."""
+        if self.multilabel:
+            return torch.sigmoid(logits)
         return log_probabilities(logits).exp()
 
     def decide(self, logits: Tensor) -> Tensor:
-        """Returns the most probable class (N,) for ``logits (N, K)``; of equal ones the first."""
+        """Returns the most probable class (N,) for ``logits (N, K)``; of equal ones the first; of labels all (N, K)."""
+        if self.multilabel:
+            return (logits > 0).long()
         return decide(logits)
 
     def as_softmax(self) -> tuple[Tensor, Tensor]:
         """Returns weight (C, D) and bias (C,) of the softmax that gives the same probabilities.
 
         A sigmoid is the softmax of 0 and its logit.
+
+        Raises:
+            InputError: samples have several labels.
         """
+        self.check_one_label("format=sklearn")
         if len(self.weight) > 1:
             return self.weight, self.bias
         return torch.cat((torch.zeros_like(self.weight), self.weight)), torch.cat(

@@ -69,6 +69,7 @@ def as_onnx(classifier: Classifier) -> bytes:
     Raises:
         InputError: onnx or onnxruntime is missing.
     """
+    classifier.check_one_label("format=onnx")
     onnx, onnxruntime = imported("onnx", "onnxruntime")
     content = onnx_model(onnx, classifier).SerializeToString(deterministic=True)
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])

@@ -114,9 +114,10 @@ def predict(
         The number of rows, and the measures as ``Measures.as_dict`` gives them; None where there are no labels.
 
     Raises:
-        InputError: anything is not as described; ``out`` is not written then.
+        InputError: anything is not as described, or samples have several labels; ``out`` is not written then.
         OSError: it cannot be.
     """
+    classifier.check_one_label("run")
     check_out(out)
     with typed_names():
         shards = new_features(classifier, features, labels, x, y)
