@@ -3,7 +3,9 @@
 import pytest
 import torch
 
+from handgrad.functions.objective import MULTILABEL, Objective
 from handgrad.solvers.centred import CentredProblem
+from handgrad.solvers.kronecker import KroneckerPreconditioner
 from tests.solvers.optima import drawn, is_plain
 
 SEEDS = [3, 4, 5, 8, 11, 20]
@@ -74,3 +76,17 @@ def test_rows_are_centred_and_end_with_a_one():
     assert (rows[:, -1] == 1).all()
     s = problem.weights(slice(None))
     assert ((s @ rows[:, :-1]).abs() / (s @ given.x.abs() + 1e-300)).max() < 1e-12
+
+
+def test_a_rare_label_has_its_step_of_the_bias():
+    """Its curvature is 6e-8 of the other one's, where a softmax would be flat."""
+    x, y = torch.zeros(4, 1, dtype=torch.float64), torch.tensor([[1, 0], [0, 0], [1, 0], [0, 1]])
+    weight = torch.tensor([1, 1, 1, 3e-8], dtype=torch.float64)
+    problem = CentredProblem(Objective(MULTILABEL, torch.ones(1).double()), x, y, weight, 2)
+    assert problem.class_shares.tolist() == pytest.approx([2 / 3, 1e-8])
+    assert torch.sigmoid(problem.start()[:, -1]).tolist() == pytest.approx([2 / 3, 1e-8])
+    point = problem.at(torch.tensor([[0, 0], [0, -18]]).double(), coupling=True)
+    p = torch.sigmoid(torch.tensor(-18.0).double()).item()
+    assert point.bias_step.tolist() == pytest.approx([(2 / 3 - 1 / 2) * 4, (1e-8 - p) / p], rel=1e-6)
+    preconditioner = KroneckerPreconditioner(point.coupling, *torch.linalg.eigh(torch.eye(1).double()), True, 0.0)
+    assert torch.allclose(preconditioner.bias_step(point.gradient[:, -1]), -point.bias_step)
