@@ -16,7 +16,7 @@ from handgrad.functions.linear_map import linear_map
 from handgrad.functions.objective import Objective
 from handgrad.metrics import Outcome, joined, outcome
 from handgrad.solvers.centred import CentredProblem
-from handgrad.solvers.protocol import Solver
+from handgrad.solvers.exact import Exact
 from handgrad.solvers.solve import WholeSet, solve
 
 NUMBERS_AT_ONCE = 2**20  # logits of a chunk of held out samples, or their features
@@ -45,7 +45,6 @@ class PartialFits:
     """Solves the same path on any part of the samples, without a copy of them.
 
     Args:
-        solver: of whole sets, like ``Exact``.
         objective: with the l2 values, (L,).
         outputs: K.
         input, target: (N, D), a tensor or ``Rows``, and (N,).
@@ -54,7 +53,7 @@ class PartialFits:
             done to the features.
     """
 
-    solver: Solver
+    solver: Exact
     objective: Objective
     outputs: int
     input: Tensor | Rows
@@ -86,7 +85,8 @@ class PartialFits:
     def centred(self) -> CentredProblem:
         """Returns the problem on all samples."""
         x, _ = self.normalized(self.all)
-        return CentredProblem(self.objective, x, self.target, self.weights(self.all), self.outputs)
+        data = x, self.target, self.weights(self.all)
+        return CentredProblem(self.objective, *data, self.outputs, self.solver.fit_bias)
 
     def normalized(self, train: Tensor) -> tuple[Rows, tuple[Tensor, Tensor] | None]:
         """Returns the rows ``train`` as they are solved on, and what was subtracted and divided by, each (D,)."""

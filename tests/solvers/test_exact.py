@@ -12,7 +12,7 @@ from sklearn.linear_model import LogisticRegression
 from handgrad.solvers.exact import NUMBERS, EntryRun, Exact, extrapolated
 from handgrad.solvers.newton import NewtonMetric
 from handgrad.solvers.quasi_newton import QuasiNewtonMetric
-from tests.solvers.optima import Optimum, begun, check_bound, drawn, drawn_labels, label_of, numbers
+from tests.solvers.optima import Optimum, begun, check_bound, drawn, drawn_labels, label_of, numbers, plain_one
 from tests.solvers.problems import Batches
 
 SOLVER = Exact(tolerance=1e-6, max_iterations=1000)
@@ -248,3 +248,27 @@ def test_values_close_to_one_another_take_a_few_iterations_each():
     problem = bundled("wine")
     state = problem.solved(SOLVER, [10 ** (-0.005 * i) for i in range(60)])
     assert state.numbers[:, NUMBERS.index("iterations")].max() < 20
+
+
+@pytest.mark.parametrize("large", [False, True], ids=["newton", "quasi-newton"])
+@pytest.mark.parametrize("outputs", [1, 3])
+def test_without_a_bias_it_is_scikit_learns_optimum_without_one(outputs, large, monkeypatch):
+    if large:
+        monkeypatch.setattr(NewtonMetric, "suits", staticmethod(lambda *shape: False))
+    generator = torch.Generator().manual_seed(0)
+    x = 1 + torch.randn(200, 4, generator=generator, dtype=torch.float64)
+    y = (x[:, : max(outputs, 2)] + torch.randn(200, max(outputs, 2), generator=generator)).argmax(1)
+    problem = Optimum(x, y, None, 0.01, False, outputs)
+    state = problem.solved(Exact(1e-10, 1000, fit_bias=False))
+    theirs = LogisticRegression(C=1 / (0.01 * 200), fit_intercept=False, tol=1e-10, max_iter=10_000).fit(x, y)
+    assert not state.bias.any()
+    torch.testing.assert_close(state.weight[0], torch.from_numpy(theirs.coef_), rtol=1e-4, atol=1e-5)
+    assert numbers(state)["gap"] <= 1e-10
+
+
+def test_refined_it_is_nearer_to_the_optimum_by_orders():
+    problem = plain_one(outputs=3)
+    best = problem.solved(Exact(1e-13, 100, refine=2))
+    far, near = (problem.solved(Exact(1e-3, 100, refine=steps)) for steps in (0, 2))
+    distance = [(state.weight - best.weight).norm() / best.weight.norm() for state in (far, near)]
+    assert distance[1] < distance[0] / 1e3

@@ -58,10 +58,12 @@ class CentredProblem:
         objective: its l2 is not used.
         input: (N, D), of any dtype, a tensor or what reads rows as one; target: (N,); sample_weight: (N,) or None.
         outputs: K.
+        fit_bias: whether there is a bias; else it stays 0.
 
     Attributes:
+        free: whether the bias is, of the penalty too.
         mean: m, (D,).
-        spread: weighted mean of ``|x - m|^2``; not asked for where the bias is penalized.
+        spread: weighted mean of ``|x - m|^2``; not asked for where the bias is not free.
         sigmoids: whether the outputs are sigmoids, which have nothing in common, and not one softmax.
         flat: as a point has it: softmax alone has flat directions.
         class_shares: weighted mean of y, by output, (K,).
@@ -70,18 +72,25 @@ class CentredProblem:
     """
 
     def __init__(
-        self, objective: Objective, input: Any, target: Tensor, sample_weight: Tensor | None, outputs: int
+        self,
+        objective: Objective,
+        input: Any,
+        target: Tensor,
+        sample_weight: Tensor | None,
+        outputs: int,
+        fit_bias: bool = True,
     ) -> None:
+        self.fit_bias, self.free = fit_bias, fit_bias and not objective.penalize_bias
         self.objective, self.input, self.target, self.sample_weight = objective, input, target, sample_weight
         self.outputs, self.passes, self.sigmoids = outputs, 0, objective.loss.sigmoids
         self.flat = 0.0 if self.sigmoids else FLAT
         self.total: Callable[[Tensor], Tensor] = objective.total or (lambda tensor: tensor)
         self.penalized = torch.ones(input.shape[1] + 1, dtype=torch.float64)
-        self.penalized[-1] = float(objective.penalize_bias)
+        self.penalized[-1] = float(not self.free)
         self.weight = self.total(self.weights(slice(None)).sum()[None]).item()  # sum of the samples' weights
         self.class_shares = self._class_shares()
         self.mean, self.spread = torch.zeros(input.shape[1], dtype=torch.float64), 0.0
-        if not objective.penalize_bias:
+        if self.free:
             self.mean, squares = (self.total(self._feature_sums()) / self.weight).split([len(self.mean), 1])
             self.spread = ((squares - self.mean.square().sum()).clamp_min(0) + ROUNDED * squares).item()
 
@@ -102,12 +111,12 @@ class CentredProblem:
         return sums
 
     def start(self) -> Tensor:
-        """Returns W = 0 and the bias that alone fits best: the logarithms of the classes' shares (0 if penalized).
+        """Returns W = 0 and the bias that alone fits best: the logarithms of the classes' shares (0 if it is not free).
 
         Of sigmoids they are those of the odds.
         """
         parameters = torch.zeros(self.outputs, len(self.mean) + 1, dtype=torch.float64)
-        if not self.objective.penalize_bias:
+        if self.free:
             logs = self.class_shares.log()
             parameters[:, -1] = logs - ((1 - self.class_shares).log() if self.sigmoids else logs.mean())
         return parameters
@@ -143,7 +152,7 @@ class CentredProblem:
             parameters = self.centred(weight, bias)
         data = self.input, self.target, self.sample_weight
         term = self.objective.data_term(weight[None], bias[None], *data, dtype=dtype, spread=spread, coupling=coupling)
-        dbias = term.dbias[0]
+        dbias = term.dbias[0] * self.fit_bias
         gradient = torch.cat((term.dweight[0] - torch.outer(dbias, self.mean), dbias[:, None]), 1)
         A = self.centre_outputs(term.coupling[0]) if coupling else None
         return Point(parameters, term.loss.item(), gradient, A, self.flat)
@@ -182,7 +191,7 @@ class CentredProblem:
         return parameters if self.sigmoids else parameters - parameters.mean(0)
 
     def rows(self, index: Tensor, dtype: torch.dtype = torch.float64) -> Tensor:
-        """Returns samples, centred and with a last column of ones: (n, D + 1)."""
-        x = torch.ones(len(index), len(self.mean) + 1, dtype=dtype)
+        """Returns samples, centred and with a last column of ones, (n, D + 1); of zeros where there is no bias."""
+        x = torch.full((len(index), len(self.mean) + 1), float(self.fit_bias), dtype=dtype)
         torch.sub(self.input.index_select(0, index).to(dtype), self.mean.to(dtype), out=x[:, :-1])
         return x

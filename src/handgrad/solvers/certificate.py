@@ -92,7 +92,7 @@ def certified_weights(
 def certificate_at_best_bias(problem: CentredProblem, parameters: Tensor, l2: float, class_sums: Tensor) -> Certificate:
     """Returns the certificate of parameters (K, D + 1) by way of the best bias for their weights."""
     point = here = problem.at(parameters, coupling=True)
-    if l2 and not problem.objective.penalize_bias:
+    if l2 and problem.free:
         for _ in range(BIAS_STEPS):
             weights = weight_part(problem, point, l2)
             if bias_part(problem, point, l2, class_sums) <= max(SMALL_PART * weights, 1e-12 * point.loss):
@@ -113,7 +113,7 @@ def weight_part(problem: CentredProblem, point: Point, l2: float) -> float:
 
 def bias_part(problem: CentredProblem, point: Point, l2: float, class_sums: Tensor) -> float:
     """Returns what of the bound is due to r, the gradient for a free bias: the smaller one with and without a step."""
-    if problem.objective.penalize_bias:
+    if not problem.free:
         return 0.0
     nothing = torch.zeros_like(point.gradient[:, -1])
     part = part_after(nothing, 0.0, problem, point, l2, class_sums)

@@ -67,11 +67,15 @@ class Exact:
         tolerance: of the relative gap; its bound decides, see ``Certificate``.
         max_iterations: of an entry.
         products: dtype of the first products.
+        fit_bias: whether there is a bias; else it stays 0.
+        refine: steps of Newton's beyond the certificate, on small problems: each about squares what is left.
     """
 
     tolerance: float
     max_iterations: int
     products: torch.dtype = torch.float32
+    fit_bias: bool = True
+    refine: int = 0
 
     one_at_a_time = True
 
@@ -105,7 +109,9 @@ class Exact:
     def prepare(self, objective: Objective, state: ExactState, block: Block) -> None:
         """Looks at the data: its mean, what the certificate needs, and whether it is small."""
         ((input, target, sample_weight),) = block
-        state.problem = problem = CentredProblem(objective, input, target, sample_weight, state.bias.shape[1])
+        state.problem = problem = CentredProblem(
+            objective, input, target, sample_weight, state.bias.shape[1], self.fit_bias
+        )
         samples, (_, outputs, features) = int(problem.total(torch.tensor([len(target)])).item()), state.weight.shape
         small = NewtonMetric.suits(samples, features, outputs, problem.sigmoids)
         state.metric = NewtonMetric(problem) if small else QuasiNewtonMetric(problem)
@@ -151,6 +157,7 @@ class EntryRun:
         self.problem, self.metric, self.sums = state.problem, state.metric, state.sums
         self.tolerance, self.max_iterations = solver.tolerance, solver.max_iterations
         self.state, self.l2, self.past = state, l2, past
+        self.refine = solver.refine if isinstance(self.metric, NewtonMetric) else 0
         self.iterations, self.first_pass = 0, self.problem.passes
         self.curves: dict[str, list[float]] = {"objective": [], "gap": []}
         self.dtype = torch.float64 if isinstance(self.metric, NewtonMetric) else solver.products
@@ -182,6 +189,7 @@ class EntryRun:
             point, proof = self.certified(point)
             proven = proof.gap <= self.tolerance or (self.l2 == 0 and self.dtype == torch.float64)
             if proven or not self.may_go_on:
+                point, proof = self.refined(point, proof) if proven else (point, proof)
                 self.note(proof.objective, proof.gap)
                 return point, proof
             self.be_stricter(gap)
@@ -270,6 +278,18 @@ class EntryRun:
             if not proof.gap > self.tolerance or self.bias_gap(point) < proof.gap / 5 or point.coupling is None:
                 break
             parameters, exact = point.with_bias_step(), False
+        return point, proof
+
+    def refined(self, point: Point, proof: Certificate) -> tuple[Point, Certificate]:
+        """Makes steps beyond the certificate, as long as they lower the gap."""
+        for _ in range(self.refine):
+            gradient = self.problem.gradient(point, self.l2)
+            step = self.direction(point, gradient, math.inf)
+            further = self.problem.at(point.parameters - step, coupling=True)
+            better = certificate(self.problem, further, self.l2, self.sums)
+            if not better.gradient_norm < proof.gradient_norm:
+                break
+            point, proof = further, better
         return point, proof
 
     def bias_gap(self, point: Point) -> float:

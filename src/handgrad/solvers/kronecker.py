@@ -57,5 +57,5 @@ def feature_gram(
     rows = min(rows, int((chances > 0).sum()))
     index = torch.multinomial(chances, rows, generator=generator).sort().values * every if rows else torch.arange(0)
     x = problem.rows(index, dtype)
-    x = x if problem.objective.penalize_bias else x[:, :-1]
+    x = x[:, :-1] if problem.free else x
     return problem.total((x.t() @ x).double()) / max(problem.total(torch.tensor([float(rows)])).item(), 1.0)

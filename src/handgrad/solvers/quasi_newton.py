@@ -52,7 +52,7 @@ class QuasiNewtonMetric:
         self.draws = int(draws)
         self.pairs.load(memory["steps"][: int(count)], memory["changes"][: int(count)], l2)
         if self.draws:
-            size = len(self.problem.mean) + int(self.problem.objective.penalize_bias)
+            size = len(self.problem.mean) + int(not self.problem.free)
             self.eigen = memory["eigenvalues"][:size].clone(), memory["eigenvectors"][:size, :size].clone()
 
     def begin(self, l2: float) -> None:
@@ -74,8 +74,8 @@ class QuasiNewtonMetric:
         if iteration in (0, *REFRESH):
             assert self.eigen is not None
             assert point.coupling is not None
-            free = not self.problem.objective.penalize_bias
-            self.precondition = KroneckerPreconditioner(point.coupling, *self.eigen, free, self.problem.flat)
+            problem = self.problem
+            self.precondition = KroneckerPreconditioner(point.coupling, *self.eigen, problem.free, problem.flat)
 
     def direction(self, gradient: Tensor, l2: float) -> Tensor:
         """Returns the step for a gradient, both (K, D + 1)."""
