@@ -74,7 +74,7 @@ BAD = [
     ("shuffle=false", "shuffle: no such key; did you mean 'data.shuffle'?"),
     ("data.digit=[1,2]", "data.digit: no such key; did you mean 'data.digits'?"),
     ("penalise_bias=true", "did you mean 'penalize_bias'?"),
-    ("task=sofmax", "task=sofmax: accepted are logistic, softmax; did you mean 'softmax'?"),
+    ("task=sofmax", "task=sofmax: accepted are logistic, multilabel, softmax; did you mean 'softmax'?"),
     ("experiment=course_l3", "did you mean 'course_l2'?"),
     ("optimizer=lbfgs", "optimizer=lbfgs: accepted are adam, exact, sgd"),
     ("data.split=ful", "split='ful': accepted are full, course, report; did you mean 'full'?"),
@@ -128,7 +128,7 @@ def test_bad_input_is_one_line(words, line, command, tmp_path):
 def test_help_names_the_settings(command):
     ended = command("--help")
     assert ended.code == 0
-    for text in ("task: logistic, softmax", "course_l2", "batch_size: 128", "patience: 10"):
+    for text in ("task: logistic, multilabel, softmax", "course_l2", "batch_size: 128", "patience: 10"):
         assert text in ended.out
 
 

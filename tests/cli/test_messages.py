@@ -54,7 +54,7 @@ def test_an_unknown_key_and_the_nearest_one(word, line, said):
 
 
 OPTIONS = [
-    ("task=sofmax", "task=sofmax: accepted are logistic, softmax; did you mean 'softmax'?"),
+    ("task=sofmax", "task=sofmax: accepted are logistic, multilabel, softmax; did you mean 'softmax'?"),
     ("optimizer=lbfgs", "optimizer=lbfgs: accepted are adam, exact, sgd"),
     ("trainer=gpu", "trainer=gpu: accepted are default"),
     ("logger=non", "logger=non: accepted are none, tensorboard; did you mean 'none'?"),
