@@ -6,15 +6,18 @@ import torch
 from sklearn.linear_model import LogisticRegression as Theirs
 
 from handgrad import metrics
+from handgrad.callbacks.figures import pictures
+from handgrad.classifier import Classifier
 from handgrad.data.features import FeatureDataModule
 from handgrad.errors import InputError
 from handgrad.fit import fit
 from handgrad.models.logistic_regression import LogisticRegression
+from handgrad.models.multilabel_regression import MultilabelRegression
 from handgrad.models.softmax_regression import SoftmaxRegression
 from handgrad.selection import Selection
 from handgrad.solvers.exact import Exact
 from handgrad.solvers.sgd import SGD
-from tests.data.test_base import clouds
+from tests.data.test_base import Clouds, clouds
 
 L2 = (1.0, 0.1, 0.01, 0.001)
 EXACT = Exact(1e-8, 200)
@@ -145,3 +148,49 @@ def test_sgd_chooses_by_any_metric_and_keeps_its_best_weights_by_the_loss():
     assert torch.equal(by_loss.model.best_weight, by_accuracy.model.best_weight)
     assert by_accuracy.selected["val_accuracy"] == max(row["val_accuracy"] for row in by_accuracy.rows)
     assert by_accuracy.chosen.weight.shape == (3, 2)
+
+
+class Labels(Clouds):
+    """The clouds with two labels a sample: whether it lies right, and whether it lies high."""
+
+    classes = ("right", "high")
+    multilabel = True
+
+    def read(self):
+        sets = super().read().items()
+        return {name: (x, torch.stack((x[:, 0] > y / 5, x[:, 1] > y / 2), 1).long()) for name, (x, y) in sets}
+
+
+@pytest.mark.parametrize("metric", ["loss", "accuracy"])
+def test_of_several_labels_the_loss_or_the_whole_samples_choose(metric):
+    data = Labels(shuffle=False, batch_size=8, seed=0, epochs=1)
+    result = fitted(metric, refit=True, data=data, model=MultilabelRegression)
+    row, (input, target) = result.selected, data.test
+    best = (min if metric == "loss" else max)(row[f"val_{metric}"] for row in result.rows)
+    assert row[f"val_{metric}"] == best
+    z = input.double() @ result.chosen.weight.t() + result.chosen.bias
+    assert row["refit_test_accuracy"] == pytest.approx(((z > 0) == target).all(1).double().mean().item())
+    assert row["refit_test_loss"] == pytest.approx(
+        torch.nn.functional.binary_cross_entropy_with_logits(z, target.double(), reduction="none").sum(1).mean().item()
+    )
+    right = ((logits(result, result.chosen.entry, data.val[0]) > 0) == data.val[1]).all(1).double()
+    if metric == "accuracy":
+        assert row["val_accuracy_se"] == pytest.approx(right.std().item() / 60**0.5)
+    assert (row["temperature"], result.chosen.report.confusion) == (None, None)
+    assert pictures(result.chosen, L2, data.classes).keys() == {"validation_curve"}
+
+
+def test_of_several_labels_other_metrics_are_refused():
+    data = Labels(shuffle=False, batch_size=8, seed=0, epochs=1)
+    with pytest.raises(InputError, match=r"^select.metric=auroc: accepted of several labels is one of loss, accuracy$"):
+        fitted("auroc", data=data, model=MultilabelRegression)
+
+
+@pytest.mark.parametrize("refit", [False, True])
+def test_the_saved_classifier_is_the_chosen_one(refit, tmp_path):
+    result = fitted(refit=refit, folder=tmp_path)
+    saved, row = Classifier.load(tmp_path / "model.safetensors"), result.selected
+    assert torch.equal(saved.weight, result.chosen.weight)
+    assert (saved.gap, saved.C) == ((row["refit_gap"], row["refit_C"]) if refit else (row["gap"], row["C"]))
+    name = "refit_test_loss" if refit else "test_loss"
+    assert saved.measures[name] == row[name]
