@@ -26,7 +26,7 @@ def arguments(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     """Returns what ``fit`` is called with for a run in ``folder``."""
     from hydra.utils import instantiate  # Lightning is imported from here on: its lines reach the run's log
 
-    from handgrad.selection import automatic_l2
+    from handgrad.fit import automatic_l2
 
     data, solver = instantiate(cfg.data), instantiate(cfg.optimizer, _convert_="all")
     model = partial(instantiate, cfg.task.model, num_features=data.num_features, num_classes=data.num_classes)
@@ -41,6 +41,7 @@ def arguments(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         folder=folder,
         logger=instantiate(cfg.logger, save_dir=folder, l2=l2) if cfg.logger else None,
         settings=identity(cfg),
+        select=instantiate(cfg.select),
         threads=cfg.threads,
         **cfg.trainer,
     )
@@ -49,7 +50,7 @@ def arguments(cfg: DictConfig, folder: Path) -> dict[str, Any]:
 def train(cfg: DictConfig, run: RunFolder) -> float:
     """Trains what ``cfg`` describes in a run's folder, from its checkpoint on if there is one; not what has finished.
 
-    Returns the validation loss of the selected l2.
+    Returns ``select.metric`` of the selected l2 on the validation set.
 
     Raises:
         InputError: the run finished with other settings, or what it left is damaged.
@@ -57,18 +58,19 @@ def train(cfg: DictConfig, run: RunFolder) -> float:
     if run.has_results:
         rows = run.results_of(identity(cfg))
         log.info("%s has finished already", run)
-        return selected(rows)["val_loss"]
+        return selected(rows)[f"val_{cfg.select.metric}"]
     given = arguments(cfg, run.path)
 
     from handgrad.fit import fit
     from handgrad.selection import warn_of_edge
 
     result = fit(**given)
+    chosen = result.selected
     if l2_path(cfg) is None:
-        warn_of_edge(result.rows)
+        warn_of_edge([row["l2"] for row in result.rows], chosen["l2"])
     if is_first_process():
-        print(table(result.rows), f"\nFiles: {run}")
-    return result.selected["val_loss"]
+        print(table(result.rows, cfg.select.metric, given["select"].told), f"\nFiles: {run}")
+    return chosen[f"val_{cfg.select.metric}"]
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")

@@ -20,15 +20,19 @@ BELOW: dict[str, set[str]] = {
     "models": MATHS | {"data", "metrics"},
     "runs": {"errors", "files"},
     "loggers": {"errors", "runs"},
-    "plots": {"errors", "files", "loggers", "runs"},
-    "callbacks": MATHS | {"data", "loggers", "models", "plots", "runs"},
+    "plots": {"errors", "evaluation", "files", "loggers", "metrics", "runs", "selection"},
     "training": MATHS | {"data", "models", "solvers"},
+    "evaluation": MATHS | {"data", "metrics", "models"},
+    "selection": {"errors", "metrics", "solvers"},
+    "choice": MATHS | {"data", "evaluation", "metrics", "models", "selection", "solvers", "training"},
+    "callbacks": MATHS | {"choice", "data", "files", "loggers", "metrics", "models", "plots", "runs"},
     "cross_validation": MATHS | {"data", "metrics", "solvers"},
     "estimator": MATHS | {"classifier", "cross_validation", "data", "metrics", "selection", "solvers", "training"},
-    "selection": MATHS | {"data", "models", "runs", "solvers"},
     "classifier": {"data", "errors", "files", "metrics", "runs"},
     "prediction": {"classifier", "data", "errors", "files", "metrics"},
-    "fit": MATHS | {"callbacks", "classifier", "data", "files", "loggers", "models", "runs", "solvers", "training"},
+    "fit": MATHS
+    | {"callbacks", "choice", "classifier", "data", "files", "loggers", "models", "runs", "selection", "solvers"}
+    | {"training"},
     "cli": {"errors", "files", "fit", "plots", "runs", "selection"},
     "export": {"classifier", "cli", "errors", "files"},
 }

@@ -113,11 +113,10 @@ def test_a_class_without_samples_is_left_out_and_has_no_auroc():
         sk.f1_score(target, metrics.decide(logits), average="macro")
     )
     assert math.isnan(metrics.auroc(logits, target))
-    assert metrics.auroc_undefined(target, 4) == "no sample of class 2"
-    assert (
-        metrics.auroc_undefined(torch.zeros(3, dtype=torch.int64), 9) == "no sample of class 1, 2, 3, 4, 5 and 3 more"
-    )
-    assert metrics.auroc_undefined(torch.arange(4), 4) is None
+    assert metrics.auroc_undefined(target, range(4)) == "no sample of class 2"
+    lone = torch.zeros(3, dtype=torch.int64)
+    assert metrics.auroc_undefined(lone, range(9)) == "no sample of class 1, 2, 3, 4, 5 and 3 more"
+    assert metrics.auroc_undefined(torch.arange(4), range(4)) is None
     never = torch.where(target[:, None] == 1, logits, logits - torch.tensor([0.0, 0.0, 1e3, 0.0]))
     assert score("f1_macro", outcome(never[target != 2], target[target != 2])).value < 1
 

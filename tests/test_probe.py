@@ -208,6 +208,30 @@ def test_mnist_ends_at_the_optimum_of_the_courses_objective(run):
         assert row["objective"] == pytest.approx(J, rel=1e-9)
 
 
+def test_the_choice_is_refitted_told_and_drawn(command, features, tmp_path):
+    words = [*EXACT, features, f"data.test={tmp_path}/test.npz", f"l2={L2}", "hydra.run.dir=outputs/probe"]
+    words += ["select.metric=mean_per_class", "select.rule=one_standard_error", "select.refit=true"]
+    ended = command(*words)
+    assert ended.code == 0, ended.err
+    rows = rows_of(Path("outputs/probe"))
+    (chosen,) = [row for row in rows if row["selected"] == "true"]
+    least = max(row["val_mean_per_class"] - row["val_mean_per_class_se"] for row in rows)
+    assert chosen["l2"] == max(row["l2"] for row in rows if row["val_mean_per_class"] >= least - 1e-9)
+    told = "* selected by its validation mean per class: the largest l2 within one standard error of the best"
+    assert told in ended.out
+    figures = f"test loss {chosen['refit_test_loss']:.4f}, accuracy {chosen['refit_test_accuracy']:.4f}"
+    assert f"refitted on train + val at l2={chosen['l2']:g}: {figures}, gap " in ended.out
+    assert {path.stem for path in Path("outputs/probe").glob("*.png")} == {
+        "validation_curve",
+        "confusion",
+        "reliability",
+    }
+    shutil.rmtree("outputs/probe/checkpoints")
+    again = command(*words)
+    assert again.code == 0, again.err
+    assert "has finished already" in again.err + again.out + Path("outputs/probe/train.log").read_text()
+
+
 REFUSED = [
     (["lr=0.1"], "lr: optimizer=exact has no use for it; accepted is the command without it"),
     (["batch_size=64"], "batch_size: optimizer=exact has no use for it"),

@@ -9,7 +9,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from handgrad.data.mnist import MNISTDataModule
-from handgrad.runs.results import COLUMNS
+from handgrad.runs.results import CALIBRATION, COLUMNS, SCORES
 from tests.conftest import DATA, results
 
 # Settings, and for each l2: steps, loss train / val, accuracy train / val, sum w^2 of the last weights; from an
@@ -90,7 +90,7 @@ def test_path_equals_separate_runs(run):
     assert len({row["steps"] for row in path}) > 1, "the test wants classifiers that stop at different times"
     for row in path:
         (alone,) = results(run(*words, f"l2={row['l2']}", name=f"alone{row['l2']}"))
-        measured = set(COLUMNS[3:]) - {"seconds", "selected"}
+        measured = set(COLUMNS[3:]) - {"seconds", "selected", *CALIBRATION}  # that of the selected alone
         assert [row[name] for name in row if name not in COLUMNS] == [
             alone[name] for name in row if name not in COLUMNS
         ]
@@ -117,14 +117,17 @@ def test_files_and_results_of_a_full_run(run, caplog, capsys):
         *("task", "data", "optimizer", "lr", "epochs", "batch_size", "seed", "patience", "penalize_bias"),
         *("data.split", "data.digits", "data.shuffle", "data.train_size", "optimizer.momentum"),
         *("trainer.accelerator", "trainer.devices", "trainer.strategy", "trainer.precision"),
+        *("select.metric", "select.rule", "select.refit"),
     ]
     assert [row[name] for name in ("task", "data", "optimizer")] == ["softmax", "mnist", "sgd"]
     assert (row["classes"], row["scaling"]) == ("0 1 2 3 4 5 6 7 8 9", "pixel / 127.5 - 1")
     assert row["best_step"] in range(78, 391, 78)
     assert 0.7 < row["test_accuracy"] < 0.9
-    of_optima = {"converged", "iterations", "passes"}
-    assert {name for name in COLUMNS[2:] if not isinstance(row[name], float)} == {*of_optima, "selected"}
-    assert not any(row[name] for name in of_optima)
+    empty = {"converged", "iterations", "passes", "val_ece", "val_ece_scaled"}  # of optima, and of a run without a test
+    empty |= {name for name in COLUMNS if name.startswith("refit_")}
+    empty |= {name for name in SCORES if name != "val_loss_se"}  # of other metrics
+    assert {name for name in COLUMNS[2:] if not isinstance(row[name], float)} == {*empty, "selected"}
+    assert not any(row[name] for name in empty)
     assert row["selected"] == "true"
     assert {path.name for path in (folder / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
     assert "Gradient proven" in caplog.text

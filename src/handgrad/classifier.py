@@ -23,7 +23,7 @@ from handgrad.files import replace_file
 from handgrad.metrics import decide, log_probabilities
 from handgrad.runs.checkpoint_file import read_checkpoint
 from handgrad.runs.folder import BEST, MODEL, MODEL_FOR_PEOPLE, RESULTS, RunFolder
-from handgrad.runs.results import Row
+from handgrad.runs.results import MEASURES, Row
 from handgrad.runs.sweep import SWEEP
 
 KEY = "handgrad"
@@ -212,7 +212,7 @@ def entry_of(run: RunFolder, chosen: Classifier, row: Row) -> Classifier:
     if row["l2"] not in values or weight is None or weight.shape[1:] != chosen.weight.shape:
         raise InputError(f"{RunFolder(path)}: it is not of the run that {RESULTS} and {MODEL} are of")
     entry = values.index(row["l2"])
-    measures = {name: row[name] for name in chosen.measures if row.get(name) is not None}
+    measures = {name: row[name] for name in MEASURES if row.get(name) is not None}
     dtype = chosen.weight.dtype
     return replace(
         chosen,

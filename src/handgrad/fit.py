@@ -3,7 +3,7 @@
 import logging
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,8 @@ from torch import Tensor
 
 from handgrad import __version__
 from handgrad.callbacks.checkpointing import Checkpointing
+from handgrad.callbacks.figures import Figures
+from handgrad.choice import Choice, check_refit, check_selection, choose
 from handgrad.classifier import Classifier
 from handgrad.data.base import LinearDataModule
 from handgrad.errors import InputError
@@ -21,7 +23,9 @@ from handgrad.loggers.tensorboard import TensorBoardPathLogger
 from handgrad.models.linear_classifier import LinearClassifier
 from handgrad.runs.checkpoint import WholeCheckpointIO, plain
 from handgrad.runs.folder import LAST, RESULTS
-from handgrad.runs.results import COLUMNS, MEASURES, Row, as_csv, selected, shown
+from handgrad.runs.results import COLUMNS, MEASURES, REFITTED, Row, as_csv, selected, shown
+from handgrad.selection import VALUES, Selection, automatic_values
+from handgrad.solvers.centred import CentredProblem
 from handgrad.solvers.certificate import certified_weights
 from handgrad.solvers.exact import Exact
 from handgrad.solvers.protocol import Solver
@@ -31,6 +35,7 @@ from handgrad.training.trainer import block_trainer
 
 log = logging.getLogger(__name__)
 NAMED = 5  # l2 values in a warning
+BY_LOSS = Selection("loss", "best")
 
 
 @dataclass(frozen=True)
@@ -40,14 +45,17 @@ class Result:
     Attributes:
         rows: a row of results per l2 value, in the order given: settings, then ``handgrad.runs.results.COLUMNS``.
         model: with its last weights; ``best_weight`` and ``best_bias`` are those with the smallest validation loss.
+        chosen: the classifier of the selected l2: ``weight (K, D)`` and ``bias (K,)`` on raw features, refitted where
+            that was asked for.
     """
 
     rows: list[Row]
     model: LinearClassifier
+    chosen: Choice
 
     @property
     def selected(self) -> Row:
-        """The row with the smallest validation loss."""
+        """The row of the l2 that was chosen."""
         return selected(self.rows)
 
 
@@ -60,6 +68,7 @@ def fit(
     *,
     logger: TensorBoardPathLogger | None = None,
     settings: Mapping[str, Any] | None = None,
+    select: Selection | None = None,
     threads: int | str = "auto",
     **trainer: Any,
 ) -> Result:
@@ -73,6 +82,8 @@ def fit(
         logger: of curves and pictures.
         settings: what the result follows from, by dotted key: columns of the results and of TensorBoard's
             hyperparameters; from a checkpoint a run goes on with the same ones only. None: what ``described`` returns.
+        select: how an l2 value is chosen; None: by the smallest validation loss. The best weights of each are those
+            with the smallest validation loss in any case.
         threads: processor threads, or ``"auto"``: one per core.
         trainer: arguments of Lightning's Trainer, like ``accelerator``, ``devices`` and ``precision``.
 
@@ -85,7 +96,9 @@ def fit(
         raise InputError(
             f"model: {type(model).__name__}, of data whose samples have {told}; accepted is a model of such"
         )
-    settings = dict(described(data, model, solver, trainer) if settings is None else settings)
+    select = select or BY_LOSS
+    check_refit(select, solver)
+    settings = dict(described(data, model, solver, trainer, select) if settings is None else settings)
     if solver.one_at_a_time:
         data.serve_whole(len(model.l2))
         model.double()  # an optimum of a small l2 is not to be had in float32
@@ -103,24 +116,47 @@ def fit(
     if isinstance(solver, Exact) and lightning.precision == "64-true":
         solver = replace(solver, products=torch.float64)
     data.setup()  # reading may use all threads, training will not
+    check_selection(select, data)
     with pipeline(solver, threads, lightning) as model.pipeline:
         lightning.fit(model, datamodule=data, ckpt_path=checkpoint if checkpoint and checkpoint.exists() else None)
         lightning.test(model, datamodule=data, verbose=False)
         if lightning.is_global_zero:
             model.final |= proven(model, data)
-    rows = result_rows(model, data, settings, model.pipeline.seconds)
+        chosen = choose(model, data, solver, select, first=lightning.is_global_zero)
+    rows = result_rows(model, data, settings, model.pipeline.seconds, chosen)
     warn_of_unproven(rows)
+    warn_of_refit(rows[chosen.entry])
     if lightning.is_global_zero:
+        for figures in (callback for callback in callbacks if isinstance(callback, Figures)):
+            figures.draw(chosen, model.hparams["l2"], data.classes, Path(folder) if folder else None, logger)
         if logger:
             logger.log_end(settings, rows)
         if folder:
-            chosen_classifier(model, data, rows).save(Path(folder))
+            chosen_classifier(model, data, chosen, rows[chosen.entry]).save(Path(folder))
             replace_file(Path(folder) / RESULTS, as_csv(rows))
-    return Result(rows, model)
+    return Result(rows, model, chosen)
+
+
+def automatic_l2(data: LinearDataModule, model: LinearClassifier, solver: Solver) -> list[float]:
+    """Returns l2 values that suit the training set: ``handgrad.selection.automatic_values``.
+
+    Args:
+        data: is set up, as ``solver`` wants it.
+        model: of any l2.
+    """
+    if solver.one_at_a_time:
+        data.serve_whole(VALUES)
+    data.setup()
+    assert data.train is not None
+    return automatic_values(CentredProblem(model.objective(), *data.train, data.sample_weight, model.bias.shape[1]))
 
 
 def described(
-    data: LinearDataModule, model: LinearClassifier, solver: Solver, trainer: Mapping[str, Any]
+    data: LinearDataModule,
+    model: LinearClassifier,
+    solver: Solver,
+    trainer: Mapping[str, Any],
+    select: Selection = BY_LOSS,
 ) -> dict[str, Any]:
     """Returns what a result follows from, as far as the objects tell, under the names of the command line."""
     of_source = {name: value for name, value in data.about().items() if name not in LinearDataModule.about(data)}
@@ -130,6 +166,7 @@ def described(
         "data": type(data).__name__,
         "optimizer": repr(solver),
         **{f"data.{name}": value for name, value in (of_source | of_data).items()},
+        **{f"select.{name}": value for name, value in asdict(select).items()},
         **{f"trainer.{name}": value for name, value in plain(trainer).items()},
         **{name: model.hparams[name] for name in ("l2", "penalize_bias")},
         **{name: getattr(data, name) for name in ("epochs", "batch_size", "seed")},
@@ -179,6 +216,13 @@ def warn_of_unproven(rows: Sequence[Row]) -> None:
         )
 
 
+def warn_of_refit(row: Row) -> None:
+    """Says where a refit did not end at a proven optimum."""
+    if row["refit_converged"] == "false" and row["l2"]:
+        told = "the refit at l2=%g did not converge: its gap is %.1e; raise optimizer.max_iterations"
+        log.warning(told, row["l2"], row["refit_gap"])
+
+
 def pipeline(solver: Solver, threads: int | str, lightning: pl.Trainer) -> Pipeline:
     """Returns the pipeline for what Lightning's Trainer runs on."""
     return Pipeline(
@@ -191,7 +235,7 @@ def pipeline(solver: Solver, threads: int | str, lightning: pl.Trainer) -> Pipel
 
 
 def result_rows(
-    model: LinearClassifier, data: LinearDataModule, settings: Mapping[str, Any], seconds: float
+    model: LinearClassifier, data: LinearDataModule, settings: Mapping[str, Any], seconds: float, chosen: Choice
 ) -> list[Row]:
     """Returns the rows of ``results.csv``: settings, what became of each classifier and what it measures."""
     assert data.train is not None
@@ -212,28 +256,32 @@ def result_rows(
         }
         for path, (l2, steps, best_step) in enumerate(counts)
     ]
-    choice = selected(rows)
-    return [dict.fromkeys(COLUMNS) | row | {"selected": shown(row is choice)} for row in rows]
+    scored = f"val_{chosen.selection.metric}"
+    for entry, (row, score) in enumerate(zip(rows, chosen.scores, strict=True)):
+        row |= {scored: row.get(scored, measured(score.value)), f"{scored}_se": measured(score.standard_error)}
+        row["selected"] = shown(entry == chosen.entry)
+    rows[chosen.entry] |= {name: None if value is None else measured(value) for name, value in chosen.columns.items()}
+    return [dict.fromkeys(COLUMNS) | row for row in rows]
 
 
-def chosen_classifier(model: LinearClassifier, data: LinearDataModule, rows: Sequence[Row]) -> Classifier:
-    """Returns the classifier of the selected row, by its best weights, for features as they are."""
-    entry = next(path for path, row in enumerate(rows) if row["selected"] == "true")
-    row = rows[entry]
-    with model.best_as_given(data.normalization):
-        weight, bias = (found.detach()[entry].cpu().clone() for found in (model.weight, model.bias))
-    dtype = torch.promote_types(weight.dtype, torch.float32)  # safetensors' readers know bfloat16, NumPy does not
+def chosen_classifier(model: LinearClassifier, data: LinearDataModule, chosen: Choice, row: Row) -> Classifier:
+    """Returns the classifier of the selected row, refitted where that was asked for, for features as they are."""
+    refitted = row["refit_objective"] is not None
+    dtype = torch.promote_types(chosen.weight.dtype, torch.float32)  # safetensors' readers know bfloat16, NumPy not
+    names = REFITTED if refitted else MEASURES
     undone = data.normalization is not None or data.unit_rows  # by the classifier
     return Classifier(
-        weight.to(dtype),
-        bias.to(dtype),
+        chosen.weight.to("cpu", dtype),
+        chosen.bias.to("cpu", dtype),
         task=model.task,
         classes=list(data.classes),
-        **{name: row[name] for name in ("l2", "C", "gap")},
+        l2=row["l2"],
+        C=row["refit_C" if refitted else "C"],
+        gap=row["refit_gap" if refitted else "gap"],
         feature_names=None if data.feature_names is None else list(data.feature_names),
         scaling=None if undone else data.scaling,
         unit_rows=data.unit_rows,
-        measures={name: row[name] for name in MEASURES if row[name] is not None and math.isfinite(row[name])},
+        measures={name: row[name] for name in names if row[name] is not None and math.isfinite(row[name])},
         files=data.digests(),
         versions={"handgrad": __version__, "torch": str(torch.__version__)},
     )

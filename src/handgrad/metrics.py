@@ -14,7 +14,7 @@ the mean; for the AUROC it is that of DeLong, DeLong and Clarke-Pearson (1988), 
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -30,6 +30,7 @@ class Outcome(NamedTuple):
     Attributes:
         target, prediction: (N,) classes.
         loss: (N,) float64, ``-ln p[n, target_n]``.
+        confidence: (N,) float64, the probability of the prediction.
         log_probability: (N, C), for the AUROC alone; else it may be None.
         classes: C.
     """
@@ -37,6 +38,7 @@ class Outcome(NamedTuple):
     target: Tensor
     prediction: Tensor
     loss: Tensor
+    confidence: Tensor
     log_probability: Tensor | None
     classes: int
 
@@ -95,7 +97,8 @@ def outcome(logits: Tensor, target: Tensor, keep: bool = True) -> Outcome:
     """Returns what the metrics need; without the (N, C) probabilities where ``keep`` is false."""
     log_p = log_probabilities(logits)
     losses = -log_p.gather(1, target[:, None])[:, 0].double()
-    return Outcome(target, decide(logits), losses, log_p if keep else None, log_p.shape[1])
+    confidence = log_p.amax(1).double().exp()
+    return Outcome(target, decide(logits), losses, confidence, log_p if keep else None, log_p.shape[1])
 
 
 def joined(parts: list[Outcome]) -> Outcome:
@@ -105,6 +108,7 @@ def joined(parts: list[Outcome]) -> Outcome:
         torch.cat([part.target for part in parts]),
         torch.cat([part.prediction for part in parts]),
         torch.cat([part.loss for part in parts]),
+        torch.cat([part.confidence for part in parts]),
         torch.cat(kept) if kept else None,
         parts[0].classes,
     )
@@ -157,10 +161,15 @@ def auroc(logits: Tensor, target: Tensor, sample_weight: Tensor | None = None) -
     return _auroc(log_p, target, sample_weight)[0]
 
 
-def auroc_undefined(target: Tensor, classes: int) -> str | None:
-    """Returns why there is no AUROC for these samples, in words; None where there is one."""
-    missing = (torch.bincount(target, minlength=classes) == 0).nonzero().flatten().tolist()
-    told = ", ".join(map(str, missing[:5])) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
+def auroc_undefined(target: Tensor, classes: Sequence[int | str]) -> str | None:
+    """Returns why there is no AUROC for these samples, in words; None where there is one.
+
+    Args:
+        classes: their names.
+    """
+    counts = torch.bincount(target, minlength=len(classes)).tolist()
+    missing = [str(name) for name, count in zip(classes, counts, strict=True) if not count]
+    told = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
     return f"no sample of class {told}" if missing else None
 
 
@@ -268,22 +277,27 @@ def reliability_curve(
     logits: Tensor, target: Tensor, sample_weight: Tensor | None = None, bins: int = BINS
 ) -> Reliability:
     """Returns how often labels are right, by the probability that they were given."""
-    found = log_probabilities(logits)
-    confidence = found.amax(1).double().exp()
-    weight = torch.ones_like(confidence) if sample_weight is None else sample_weight.double()
-    index = (confidence * bins).ceil().long().sub(1).clamp(0, bins - 1)  # a bin has its upper end
-    sums = [
-        torch.bincount(index, weight * values, bins)
-        for values in (torch.ones_like(confidence), confidence, (decide(logits) == target).double())
-    ]
-    return Reliability(sums[1] / sums[0], sums[2] / sums[0], sums[0] / weight.sum())
+    return reliability_of(outcome(logits, target, keep=False), sample_weight, bins)
+
+
+def reliability_of(found: Outcome, sample_weight: Tensor | None = None, bins: int = BINS) -> Reliability:
+    """Returns the same curve of an outcome."""
+    weight = torch.ones_like(found.confidence) if sample_weight is None else sample_weight.double()
+    index = (found.confidence * bins).ceil().long().sub(1).clamp(0, bins - 1)  # a bin has its upper end
+    hit = (found.prediction == found.target).double()
+    share, confidence, right = (torch.bincount(index, weight * of, bins) for of in (hit * 0 + 1, found.confidence, hit))
+    return Reliability(confidence / share, right / share, share / weight.sum())
 
 
 def expected_calibration_error(
     logits: Tensor, target: Tensor, sample_weight: Tensor | None = None, bins: int = BINS
 ) -> float:
     """Returns the mean distance of confidence and accuracy over the bins, by their shares (Guo et al. 2017, ECE)."""
-    curve = reliability_curve(logits, target, sample_weight, bins)
+    return calibration_error_of(reliability_curve(logits, target, sample_weight, bins))
+
+
+def calibration_error_of(curve: Reliability) -> float:
+    """Returns the same error of a curve."""
     return ((curve.confidence - curve.accuracy).abs() * curve.share).nansum().item()
 
 

@@ -1,6 +1,7 @@
 """Every file of conf/ composes into something that can be built."""
 
 import inspect
+from dataclasses import asdict
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from omegaconf import ListConfig, OmegaConf
 
 from handgrad.cli.configuration import CONF, TARGETS, check, check_targets, identity, leaves, makes_result, plain
 from handgrad.errors import InputError
-from handgrad.fit import fit
+from handgrad.fit import BY_LOSS, fit
 from handgrad.training.trainer import block_trainer
 
 pytestmark = pytest.mark.slow  # composes each file of conf/
@@ -77,6 +78,12 @@ def test_hidden_classes_are_found(hostile, composed, monkeypatch):
         check(cfg)
 
 
+def test_a_refit_is_for_the_exact_solver(composed):
+    with pytest.raises(InputError) as refused:
+        check(composed("select.refit=true"))
+    assert str(refused.value) == ("select.refit=true: accepted with optimizer=exact; others stop by the validation set")
+
+
 # --- what a run's result follows from -------------------------------------------------------------------------------
 
 
@@ -89,9 +96,15 @@ OF_RESULT = [
 ]
 OF_RESULT += ["trainer.precision=64-true", "trainer.accelerator=auto", "task=logistic", "l2=1", "lr=1", "epochs=3"]
 OF_RESULT += ["batch_size=3", "seed=3", "patience=null", "penalize_bias=true", "data.shuffle=false"]
+OF_RESULT += ["select.metric=accuracy", "select.rule=one_standard_error", "select.refit=true"]
 OF_RESULT += ["callbacks.early_stopping=null", "trainer.devices=2", "trainer.strategy=ddp", "optimizer.betas=[0,0]"]
 ASIDE = ["logger=none", "threads=2", "callbacks.checkpoint=null", "callbacks.gradient_check.directions=1"]
-ASIDE += ["callbacks.weight_images.rows=1", "callbacks.progress_bar=null", "callbacks.checkpoint.every_seconds=0"]
+ASIDE += [
+    "callbacks.figures=null",
+    "callbacks.weight_images.rows=1",
+    "callbacks.progress_bar=null",
+    "callbacks.checkpoint.every_seconds=0",
+]
 
 
 @pytest.mark.parametrize("word", OF_RESULT)
@@ -132,7 +145,7 @@ def test_defaults_of_the_library_are_those_of_the_configuration(composed):
     """Where a class has a default for those who use it without Hydra."""
     for words in ((), ("optimizer=adam",)):
         cfg = composed(*words)
-        nodes = [cfg.optimizer, cfg.task.model, *cfg.callbacks.values()]
+        nodes = [cfg.optimizer, cfg.task.model, *filter(None, cfg.callbacks.values())]
         for node in nodes:
             parameters = inspect.signature(get_class(node._target_)).parameters.values()
             defaults = {found.name: found.default for found in parameters if found.default is not found.empty}
@@ -140,4 +153,5 @@ def test_defaults_of_the_library_are_those_of_the_configuration(composed):
             assert {name: tuple(v) if isinstance(v, ListConfig) else v for name, v in found.items()} == {
                 name: defaults[name] for name in found
             }
+    assert dict(composed().select) == {"_target_": "handgrad.selection.Selection", **asdict(BY_LOSS)}
     assert inspect.signature(fit).parameters["threads"].default == composed("threads=auto").threads

@@ -26,6 +26,9 @@ WRONG = {
     "batch_size": ([0, 1.5, None, True], 1),
     "seed": ([-1, 0.0, None, False], 7),
     "patience": ([0, 1.5, True, "null"], None),
+    "select.metric": (["acc", "", 1, None, ["loss"]], "auroc"),
+    "select.rule": (["first", 1, None], "one_standard_error"),
+    "select.refit": ([0, 1, "yes", None], True),
     "penalize_bias": ([0, 1, "yes", None], True),
     "threads": ([0, 1.5, True, None, "all"], 3),
     "data.train_size": ([0, -1, 1.5, True, "all"], None),
@@ -63,9 +66,10 @@ LINES = [
     ("optimizer.betas", [0.9], "optimizer.betas=[0.9]: accepted is two numbers >= 0 and < 1"),
     ("data.train", 3, "data.train=3: accepted is a file, a list of files, a pattern like features/*.npy, or null"),
     ("data.holdout", 1.0, "data.holdout=1: accepted is a number > 0 and < 1"),
-    ("data.normalize", "l1", "data.normalize=l1: accepted is one of none, center, standardize, l2"),
+    ("data.normalize", "l1", "data.normalize=l1: accepted is one of none, center, standardize, l2; did you mean 'l2'?"),
     ("trainer.strategy", "fsdp", "trainer.strategy=fsdp: accepted is auto or ddp"),
-    ("trainer.accelerator", "tpu", "trainer.accelerator=tpu: accepted is one of auto, cpu, gpu, cuda, mps"),
+    ("trainer.accelerator", "x", "trainer.accelerator=x: accepted is one of auto, cpu, gpu, cuda, mps"),
+    ("select.rule", "bst", "select.rule=bst: accepted is one of best, one_standard_error; did you mean 'best'?"),
     ("callbacks.checkpoint.every_seconds", NAN, "callbacks.checkpoint.every_seconds=NaN: accepted is a number >= 0"),
 ]
 # The data modules check them.

@@ -201,3 +201,17 @@ def test_sets_move_to_the_trainers_device_for_good():
     assert {tensor.device.type for part in batch.values() for tensor in part} == {"meta"}
     assert data.train[0] is batch["train"][0]
     assert data.test[0].device.type == "cpu"  # until it is asked for
+
+
+def test_training_and_validation_set_are_joined_with_their_weights():
+    data = clouds()
+    data.setup()
+    input, target, weight = data.train_and_val()
+    assert weight is None
+    assert torch.equal(input[:260], torch.cat((data.train[0], data.val[0])))
+    assert torch.equal(target, torch.cat((data.train[1], data.val[1])))
+    data.val_weight = torch.arange(60).double()
+    assert torch.equal(data.train_and_val()[2], torch.cat((torch.ones(200), data.val_weight)))
+    data.sample_weight, data.val_weight = torch.arange(200).double(), None
+    with pytest.raises(InputError, match=r"^select.refit=true: the validation set has no sample weights"):
+        data.train_and_val()

@@ -181,6 +181,24 @@ def test_balanced_is_that_of_scikit_learn(wine):
     assert data.sample_weight.dtype == torch.float64
 
 
+def test_what_the_validation_set_would_weigh_in_training(wine, tmp_path):
+    weight, table = np.arange(178) % 5 + 0.5, np.array([3, 1, 0.5])
+    given = {0: 3, 2: 0.5}
+    data = ready(train=wine(w=weight), sample_weight="w", class_weight=given)
+    assert np.array_equal(data.val_weight, weight[data._index["val"]] * table[data.val[1]])
+    data = ready(train=wine(), val=wine(), class_weight=given)
+    assert np.array_equal(data.val_weight, table[data.val[1]])
+    np.save(tmp_path / "weight.npy", weight)
+    both = ready(train=wine(), val=wine(), sample_weight=str(tmp_path / "weight.npy"))
+    assert (both.sample_weight is not None, both.val_weight) == (True, None)
+    assert ready(train=wine()).val_weight is None
+    every = ready(train=wine())._index["train"].numpy()
+    alike = np.where(np.isin(np.arange(178), every), 2.0, 6.0)  # 2 for all that train
+    data = ready(train=wine(w=alike), sample_weight="w")
+    assert data.sample_weight is None
+    assert np.array_equal(data.val_weight, np.full(178 - len(every), 3.0))
+
+
 def test_weights_of_classes_and_samples_are_multiplied(wine, tmp_path):
     weight = np.arange(178) % 5 + 0.5
     np.save(tmp_path / "weight.npy", weight)
@@ -190,6 +208,7 @@ def test_weights_of_classes_and_samples_are_multiplied(wine, tmp_path):
         assert np.array_equal(data.sample_weight, expected)
         assert data.num_features == 13
     assert ready(train=wine(w=np.full(178, 7.0)), sample_weight="w").sample_weight is None  # all alike
+    assert ready(train=wine(w=np.full(178, 7.0)), sample_weight="w").val_weight is None
     cut = ready(train=wine(w=weight, y=np.arange(178) % 3), sample_weight="w", train_size=20)
     assert np.array_equal(cut.sample_weight, weight[cut._index["train"]])
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from handgrad.data.normalization import KINDS, by_columns, shift_and_scale, statistics, to_length_one
+from handgrad.data.normalization import KINDS, by_columns, folded, shift_and_scale, statistics, to_length_one
 from handgrad.errors import InputError
 
 
@@ -58,3 +58,13 @@ def test_length_one(dtype):
 
 def test_each_kind_says_what_it_does():
     assert [kind for kind, told in KINDS.items() if told is None] == ["none"]
+
+
+def test_folded_weights_give_the_same_logits_on_features_as_they_are():
+    generator = torch.Generator().manual_seed(0)
+    x, shift, scale = (torch.randn(n, 4, generator=generator, dtype=torch.float64) for n in (9, 1, 1))
+    weight, bias = (torch.randn(2, 3, n, generator=generator, dtype=torch.float64) for n in (4, 1))
+    raw, offset = folded(weight, bias[..., 0], shift[0], scale[0].abs())
+    expected = by_columns(shift[0], scale[0].abs())(x) @ weight.transpose(1, 2) + bias.transpose(1, 2)
+    torch.testing.assert_close(x @ raw.transpose(1, 2) + offset[:, None], expected)
+    assert folded(weight.float(), bias[..., 0].float(), shift[0], scale[0].abs())[0].dtype == torch.float32

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from handgrad.data.blocks import BlockLoader
-from handgrad.data.rows import Chunks, Rows, chunk_dtype
+from handgrad.data.rows import Chunks, Joined, Rows, chunk_dtype
 
 N, D = 103, 5
 DTYPES = [
@@ -192,3 +192,28 @@ def test_memory_stays_flat(tmp_path: Path):
     kind, before, most = done.stdout.split()
     assert kind == "Rows"
     assert float(most) - float(before) < 200
+
+
+# --- two matrices as one ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kinds", [("memory", "memory"), ("memory", "disk"), ("disk", "memory"), ("disk", "disk")])
+def test_two_matrices_are_one_and_neither_is_copied(kinds):
+    whole = matrix(torch.float32)
+    first, second = (
+        part if kind == "memory" else Rows([part]) for kind, part in zip(kinds, whole.split([40, N - 40]), strict=True)
+    )
+    both = Joined(first, second)
+    assert (both.shape, len(both), both.dtype) == (whole.shape, N, torch.float32)
+    for start, stop in ((0, N), (0, 40), (40, N), (39, 41), (3, 7), (50, 60), (7, 7), (90, 500)):
+        assert torch.equal(both[start:stop], whole[start:stop])
+    index = torch.tensor([102, 0, 40, 39, 40])
+    assert torch.equal(both.index_select(0, index), whole[index])
+    if kinds[0] == "memory":
+        assert both[:40].data_ptr() == whole.data_ptr()
+
+
+def test_two_types_make_the_wider_one():
+    both = Joined(matrix(torch.float32)[:3], matrix(torch.float64)[3:5])
+    assert both.dtype == both[0:5].dtype == both[0:2].dtype == both.index_select(0, torch.tensor([0])).dtype
+    assert both.dtype == torch.float64

@@ -9,7 +9,15 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_file_loader import LegacyEventFileLoader
 
 from handgrad.cli.endings import sum_up
-from handgrad.plots.sweep_pictures import best_weights, draw_sweep, draw_weights, evenly, write_pictures
+from handgrad.plots.sweep_pictures import (
+    best_weights,
+    draw_files,
+    draw_sweep,
+    draw_weights,
+    evenly,
+    names_of,
+    write_pictures,
+)
 from handgrad.runs.checkpoint import WholeCheckpointIO
 from handgrad.runs.folder import BEST
 from handgrad.runs.sweep import Job, read_jobs, swept_keys
@@ -132,3 +140,52 @@ def test_pictures_of_weights_stand_one_below_the_other_at_one_scale():
 def test_a_sweep_in_which_all_failed_leaves_no_picture(tmp_path):
     write_pictures(tmp_path, [job("a", {"l2": -1})], ["l2"])
     assert list(tmp_path.iterdir()) == []
+
+
+# --- a sweep over files -----------------------------------------------------------------------------------------------
+
+
+def of_file(name: object, *rows: dict) -> Job:
+    return Job(Path(str(name)), {"data.train": name}, list(rows), None if rows else "no such file")
+
+
+def chosen(val: float, test: float | None = None, refitted: float | None = None) -> dict:
+    found = {"selected": "true", "val_accuracy": val, "test_accuracy": test, "refit_test_accuracy": refitted}
+    return found | {"weight_norm_squared": 1.0}
+
+
+OTHER = {"selected": "false", "val_accuracy": 1.0, "test_accuracy": 1.0, "weight_norm_squared": 1.0}
+
+
+def test_each_file_is_drawn_with_the_accuracy_of_its_selected_l2():
+    jobs = [
+        of_file("a.npz", OTHER, chosen(0.8, 0.7)),
+        of_file("b.npz"),
+        of_file("c.npz", chosen(0.9, 0.8, 0.85), OTHER),
+    ]
+    (ax,) = draw_files(jobs, ["data.train"]).axes
+    found = {line.get_label(): (list(line.get_xdata()), list(line.get_ydata())) for line in ax.lines}
+    assert found["validation"] == ([0.8, 0.9], [0, 2])
+    assert found["test"] == ([0.7, 0.85], [0, 2]), "of the refitted where there are some"
+    assert found["failed"][1] == [1]
+    assert [tick.get_text() for tick in ax.get_yticklabels()] == ["a.npz", "b.npz", "c.npz"]
+    (ax,) = draw_files([of_file("a.npz", chosen(0.8))], ["data.train"]).axes
+    assert [line.get_label() for line in ax.lines] == ["validation"]
+
+
+def test_files_of_one_folder_are_named_without_it():
+    assert names_of([of_file("x/a.npz"), of_file("x/b.npz")], ["data.train"]) == ["a.npz", "b.npz"]
+    assert names_of([of_file("x/a.npz"), of_file("y/a.npz")], ["data.train"]) == ["x/a.npz", "y/a.npz"]
+    assert names_of([of_file(["x/a.npy", "x/b.npy"]), of_file("y.npy")], ["data.train"]) == [
+        "x/a.npy, x/b.npy",
+        "y.npy",
+    ]
+    (long,) = names_of([of_file("x" * 60 + "/layer12.npz")], ["data.train", "seed"])
+    assert len(long) == 44
+    assert long.startswith("…")
+
+
+def test_a_sweep_over_files_gets_its_picture(tmp_path):
+    jobs = [of_file("a.npz", chosen(0.8)), of_file("b.npz", chosen(0.9))]
+    write_pictures(tmp_path, jobs, ["data.train"])
+    assert {path.name for path in tmp_path.glob("*.png")} == {"sweep.png", "files.png"}

@@ -35,7 +35,11 @@ def test_the_columns_are_these_in_this_order():
         "train_loss val_loss test_loss train_accuracy val_accuracy test_accuracy weight_norm_squared "
         "objective gap gradient_norm converged iterations passes seconds "
         "last_train_loss last_val_loss last_test_loss last_train_accuracy last_val_accuracy last_test_accuracy "
-        "last_weight_norm_squared last_gap val_map test_map"
+        "last_weight_norm_squared last_gap val_map test_map "
+        "val_loss_se val_accuracy_se val_mean_per_class val_mean_per_class_se val_f1_macro val_f1_macro_se "
+        "val_auroc val_auroc_se temperature val_ece val_ece_scaled test_ece test_ece_scaled "
+        "refit_C refit_test_loss refit_test_accuracy refit_weight_norm_squared "
+        "refit_objective refit_gap refit_gradient_norm refit_converged refit_iterations refit_passes"
     )
 
 
@@ -65,7 +69,8 @@ def test_what_is_not_measured_is_an_empty_cell_and_none(written):
 def test_the_file_is_plain():
     header, line, end = as_csv([row(0.02, 1e-5, classes="3 2", seconds=1.5)]).decode().split("\n")
     assert header == ",".join(["task", *COLUMNS])
-    assert line == "softmax,3 2,,0.02,,,,240,210,0.5,1e-05,0.5,0.5,0.5,0.5,4.0,,,,,,,1.5,,,,,,,,,,"
+    after = "," * (len(COLUMNS) - COLUMNS.index("seconds") - 1)
+    assert line == f"softmax,3 2,,0.02,,,,240,210,0.5,1e-05,0.5,0.5,0.5,0.5,4.0,,,,,,,1.5{after}"
     assert end == ""
 
 
@@ -124,15 +129,28 @@ def test_numbers(text, value):
 # --- what is made of the rows ----------------------------------------------------------------------------------------
 
 
-def test_the_smallest_validation_loss_is_selected():
-    rows = [row(0, 0.3), row(0.02, 0.2), row(2, 0.4)]
+def test_the_row_that_is_marked_is_selected_whatever_it_measures():
+    rows = [row(0, 0.2, selected="false"), row(0.02, 0.3, selected="true"), row(2, 0.4, selected="false")]
     assert selected(rows) is rows[1]
 
 
-@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 2, 0)])
-def test_of_equal_losses_the_larger_l2_is_selected(order):
-    rows = [row(0, 0.2), row(0.02, 0.2), row(2, 0.3)]
-    assert selected([rows[i] for i in order]) is rows[1]
+def test_the_table_has_the_metric_by_which_was_chosen_and_says_how():
+    rows = [row(0, 0.2, selected="false", val_f1_macro=0.25), row(2, 0.3, selected="true", val_f1_macro=0.75)]
+    heading, first, second, told = table(rows, "f1_macro", "by its validation f1 macro").splitlines()
+    assert "val f1 macro" in heading
+    assert "0.2500" in first
+    assert second.endswith("*")
+    assert told == "* selected by its validation f1 macro"
+    assert table(rows, "accuracy").count("val accuracy") == 1
+
+
+@pytest.mark.parametrize("tested", [False, True])
+def test_the_table_tells_of_a_refit(tested):
+    found = {"refit_objective": 0.5, "refit_gap": 2e-7}
+    found |= {"refit_test_loss": 0.25, "refit_test_accuracy": 0.9} if tested else {}
+    told = table([row(0.1, 0.2, selected="true", **found)]).splitlines()[-1]
+    figures = ": test loss 0.2500, accuracy 0.9000" if tested else ""
+    assert told == f"refitted on train + val at l2=0.1{figures}, gap 2.0e-07"
 
 
 def test_the_table_has_a_line_per_row_and_ends_with_the_norm():

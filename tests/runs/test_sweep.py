@@ -12,7 +12,7 @@ from handgrad.cli.endings import sum_up
 from handgrad.errors import InputError
 from handgrad.runs.checkpoint import WholeCheckpointIO
 from handgrad.runs.folder import LAST, LOCK, RESULTS, WORDS
-from handgrad.runs.sweep import SWEEP, latest_sweep, owned, read_jobs, started_with
+from handgrad.runs.sweep import SWEEP, accuracy_on_test, latest_sweep, owned, read_jobs, started_with
 from tests.report.conftest import write_results
 
 
@@ -134,3 +134,38 @@ def test_nothing_breaks_it(tmp_path):
     sum_up(tmp_path)
     assert (tmp_path / "sweep.png").is_file()
     assert not (tmp_path / "weights.png").exists()
+
+
+def test_of_files_the_selected_l2_alone_is_told(tmp_path):
+    for number, name in enumerate(("a", "b")):
+        folder = write_job(tmp_path, number, [f"data.train={name}.npz"])
+        (folder / "results.csv").write_text(
+            "l2,selected,val_loss,val_f1_macro,val_accuracy,test_accuracy,weight_norm_squared\n"
+            f"1.0,false,0.25,0.5,0.95,0.55,1.0\n0.1,true,0.5,0.75,0.{number + 7},0.6{number},4.0\n"
+        )
+    heading, *lines = sum_up(tmp_path).splitlines()
+    assert heading.split() == [
+        "job",
+        "l2",
+        "val",
+        "loss",
+        "val",
+        "f1",
+        "macro",
+        "val",
+        "accuracy",
+        "test",
+        "accuracy",
+        "‖w‖",
+    ]
+    assert [line.split() for line in lines] == [
+        ["data.train=a.npz", "0.1", "0.5000", "0.7500", "0.7000", "0.6000", "2"],
+        ["data.train=b.npz", "0.1", "0.5000", "0.7500", "0.8000", "0.6100", "2"],
+    ]
+    assert (tmp_path / "files.png").is_file()
+
+
+def test_the_refitted_weights_are_tested_where_there_are_some():
+    assert accuracy_on_test({"test_accuracy": 0.5}) == 0.5
+    assert accuracy_on_test({"test_accuracy": 0.5, "refit_test_accuracy": 0.6}) == 0.6
+    assert accuracy_on_test({"test_accuracy": None, "refit_test_accuracy": None}) is None

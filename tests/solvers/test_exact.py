@@ -9,9 +9,11 @@ import torch
 from sklearn import datasets
 from sklearn.linear_model import LogisticRegression
 
+from handgrad.functions.objective import SOFTMAX, Objective
 from handgrad.solvers.exact import NUMBERS, EntryRun, Exact, extrapolated
 from handgrad.solvers.newton import NewtonMetric
 from handgrad.solvers.quasi_newton import QuasiNewtonMetric
+from handgrad.solvers.solve import WholeSet, solve
 from tests.solvers.optima import Optimum, begun, check_bound, drawn, drawn_labels, label_of, numbers, plain_one
 from tests.solvers.problems import Batches
 
@@ -78,6 +80,20 @@ def test_real_data_end_where_scikit_learn_does(name, method, request):
         logits = problem.x @ state.weight[entry].t() + state.bias[entry]
         found, expected = torch.softmax(logits, 1), torch.from_numpy(theirs.predict_proba(problem.x))
         assert (found - expected).abs().max() < 2e-3
+
+
+@pytest.mark.parametrize("method", ["newton", "quasi-newton"])
+def test_it_begins_at_the_parameters_that_it_is_given(method, request):
+    if method == "quasi-newton":
+        request.getfixturevalue("large")
+    problem = bundled("digits", standardized=True)
+    state = problem.solved(SOLVER, [0.01])
+    objective = Objective(SOFTMAX, torch.tensor([0.01], dtype=torch.float64))
+    again = solve(SOLVER, objective, state.weight, state.bias, [WholeSet(problem.x, problem.y, None)]).state
+    iterations, passes, gap = (again.numbers[0, NUMBERS.index(name)] for name in ("iterations", "passes", "gap"))
+    assert (iterations, gap <= 1e-6) == (0, True)
+    assert passes <= 3
+    torch.testing.assert_close(again.weight, state.weight, rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("name", ["wine", "breast_cancer"])

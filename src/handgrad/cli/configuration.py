@@ -14,7 +14,7 @@ from hydra.core.utils import configure_log
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 
 from handgrad.cli import settings
-from handgrad.cli.settings import ASIDE, SETTINGS, UNUSED, is_whole
+from handgrad.cli.settings import ASIDE, ONE_OF, SETTINGS, UNUSED, is_whole
 from handgrad.errors import InputError, nearest
 from handgrad.runs.launch import launched
 from handgrad.runs.overrides import parsed
@@ -26,6 +26,7 @@ TARGETS = {
     "handgrad.callbacks.curves.Curves",
     "handgrad.callbacks.divergence_check.DivergenceCheck",
     "handgrad.callbacks.early_stopping.PathEarlyStopping",
+    "handgrad.callbacks.figures.Figures",
     "handgrad.callbacks.gradient_check.GradientCheck",
     "handgrad.callbacks.progress_bar.UpdateProgressBar",
     "handgrad.callbacks.weight_images.WeightImages",
@@ -35,13 +36,14 @@ TARGETS = {
     "handgrad.models.logistic_regression.LogisticRegression",
     "handgrad.models.multilabel_regression.MultilabelRegression",
     "handgrad.models.softmax_regression.SoftmaxRegression",
+    "handgrad.selection.Selection",
     "handgrad.solvers.adam.Adam",
     "handgrad.solvers.exact.Exact",
     "handgrad.solvers.sgd.SGD",
 }
 DEFAULTS = {"data.digits"}  # linked to another key, but may be set by itself
 OPTION_GROUPS = ("task", "data", "optimizer")
-SECTIONS = ("task", "data", "optimizer", "trainer", "callbacks")
+SECTIONS = ("task", "data", "optimizer", "trainer", "callbacks", "select")
 
 
 def folder_name(name: str) -> str:
@@ -167,7 +169,9 @@ def check_ranges(cfg: DictConfig) -> None:
 
 def refusal(key: str, value: Any) -> str:
     """Returns the line that says what a setting accepts."""
-    return f"{key}={written(value)}: accepted is {SETTINGS[key].accepted}"
+    accepted = SETTINGS[key].accepted or ""
+    names = accepted.removeprefix(ONE_OF).split(", ") if accepted.startswith(ONE_OF) else []
+    return f"{key}={written(value)}: accepted is {accepted}{nearest(str(value), names)}"
 
 
 def written(value: Any) -> str:
@@ -180,6 +184,8 @@ def written(value: Any) -> str:
 def check_combinations(cfg: DictConfig, of_sweep: bool) -> None:
     check_task(cfg)
     check_optimizer(cfg)
+    if cfg.select.refit and optimizer_of() != "exact":
+        raise InputError("select.refit=true: accepted with optimizer=exact; others stop by the validation set")
     if (path := l2_path(cfg)) is not None:
         check_path(cfg, path)
     check_launched(cfg.trainer.devices)

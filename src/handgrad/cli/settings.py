@@ -61,9 +61,10 @@ def whole(least: int) -> tuple[str, Callable[[Any], bool]]:
 
 
 def one_of(*names: str) -> tuple[str, Callable[[Any], bool]]:
-    return f"one of {', '.join(names)}", lambda x: x in names
+    return f"{ONE_OF}{', '.join(names)}", lambda x: x in names
 
 
+ONE_OF = "one of "
 POSITIVE = ("a number > 0", lambda x: is_number(x) and x > 0)
 AUTO_OR_DDP = ("auto or ddp", lambda x: x in ("auto", "ddp"))
 FILES = ("a file, a list of files, a pattern like features/*.npy, or null", is_name_or_names)
@@ -243,8 +244,22 @@ class Callbacks:
     divergence_check: Plain | None = aside()
     early_stopping: EarlyStopping | None = MISSING
     weight_images: WeightImages | None = aside()
+    figures: Plain | None = aside()
     progress_bar: Plain | None = aside()
     checkpoint: Checkpointing | None = aside()
+
+
+@dataclass
+class Select:
+    _target_: str = MISSING
+    metric: str = setting(
+        "what the l2 value is chosen by, on the validation set",
+        one_of("loss", "accuracy", "mean_per_class", "f1_macro", "auroc"),
+    )
+    rule: str = setting(
+        "best, or the largest l2 within one standard error of the best", one_of("best", "one_standard_error")
+    )
+    refit: Any = setting("fit the chosen l2 once more, on train + val; for optimizer=exact", TRUTH)
 
 
 @dataclass
@@ -272,6 +287,7 @@ class Settings:
         "checks, five per epoch, without a smaller validation loss before early stopping; null: no early stopping",
         ("a whole number >= 1, or null", lambda x: x is None or (is_whole(x) and x >= 1)),
     )
+    select: Select = field(default_factory=Select)
     penalize_bias: Any = setting("whether the penalty counts the bias, as the course's bias trick does", TRUTH)
     threads: Any = setting(
         "processor threads; auto: one per core",

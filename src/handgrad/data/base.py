@@ -6,10 +6,11 @@ from typing import Any, TypeGuard
 
 import numpy as np
 import pytorch_lightning as pl
+import torch
 from torch import Tensor
 
 from handgrad.data.blocks import BlockLoader, Samples, WholeSets
-from handgrad.data.rows import Rows
+from handgrad.data.rows import Joined, Rows
 from handgrad.errors import InputError
 
 
@@ -36,6 +37,8 @@ class LinearDataModule(pl.LightningDataModule):
         normalization: shift and scale, each ``(D,)`` float64, after ``setup``: the sets' features are
             (x - shift) / scale; None: they are not normalized by columns.
         sample_weight: ``(N,)`` float64 of the training set, after ``setup``; None: all weigh alike.
+        val_weight: ``(N,)`` float64, what the samples of the validation set would weigh among those of the training
+            set; None: each 1, or, where those have weights, nobody knows.
         batches: updates per epoch, after ``setup`` as the next two are.
         check_interval: updates between two validations, a fifth of an epoch but at least one.
         total_updates: updates in all epochs.
@@ -67,6 +70,7 @@ class LinearDataModule(pl.LightningDataModule):
         self.val: Samples | None = None
         self.test: Samples | None = None
         self.sample_weight: Tensor | None = None
+        self.val_weight: Tensor | None = None
         self.normalization: tuple[Tensor, Tensor] | None = None
         self.batches = self.check_interval = self.total_updates = 0
         self.entries: int | None = None
@@ -133,6 +137,32 @@ class LinearDataModule(pl.LightningDataModule):
         self.train = first, target[:samples].clone()
         if self.sample_weight is not None:
             self.sample_weight = self.sample_weight[:samples].clone()
+
+    def train_and_val(self) -> tuple[Joined, Tensor, Tensor | None]:
+        """Returns both sets as one, ``input (N, D)``, ``target (N,)`` and what the samples weigh; no row is copied.
+
+        Both are normalized as they are, by what the training set alone is like.
+
+        Raises:
+            InputError: the training set's samples have weights and those of the validation set have none.
+        """
+        assert self.train is not None
+        assert self.val is not None
+        self.check_weights_of_val()
+        (first, target), (second, of_val) = (
+            (input.to("cpu"), target.cpu()) for input, target in (self.train, self.val)
+        )
+        weight = None
+        if self.sample_weight is not None or self.val_weight is not None:
+            known = (self.sample_weight, target), (self.val_weight, of_val)
+            ones = [torch.ones(len(of), dtype=torch.float64) if given is None else given for given, of in known]
+            weight = torch.cat(ones)
+        return Joined(first, second), torch.cat((target, of_val)), weight
+
+    def check_weights_of_val(self) -> None:
+        """Raises an InputError unless the validation set could be trained on too."""
+        if self.sample_weight is not None and self.val_weight is None:
+            raise InputError("select.refit=true: the validation set has no sample weights; accepted is data.val=null")
 
     def _on_device(self, name: str) -> Samples:
         """Returns a set, moved to the trainer's device for good: there are no transfers while training."""

@@ -77,6 +77,7 @@ class FeatureDataModule(LinearDataModule):
         **shared: Any,
     ) -> None:
         super().__init__(**shared)
+        self._weight_of_val: Tensor | None = None
         self.holdout, self.normalize = holdout, normalize
         self.scaling = KINDS.get(normalize)
         self.unit_rows = normalize == "l2"
@@ -156,10 +157,24 @@ class FeatureDataModule(LinearDataModule):
         check = check_labels if self.multilabel else check_classes
         check(None, target, self.classes)
         samples = None if given is None else torch.from_numpy(self.sets["train"].weights(given))
-        samples = samples if samples is None or index is None else samples[index]
         member = torch.zeros(len(target), dtype=torch.int64) if self.multilabel else target  # class weights: none
-        self._weight = weights_of(samples, class_weights(self.class_weight, self.classes, target), member)
+        of_class = class_weights(self.class_weight, self.classes, target)
+        of_train = samples if samples is None or index is None else samples[index]
+        self._weight = weights_of(of_train, of_class, member)
         check(self._weight, target, self.classes)
+        self._weight_of_val = self._as_in_training(samples, of_class, of_train)
+
+    def _as_in_training(self, samples: Tensor | None, of_class: Tensor, of_train: Tensor | None) -> Tensor | None:
+        """Returns what samples of the validation set weigh, beside 1 for those of a training set that weigh alike."""
+        held, train, val = self._index["val"], self._targets["train"], self._targets["val"]
+        if samples is not None and held is None:
+            return None  # they lie in a file without weights
+        whole = torch.ones(len(val), dtype=torch.float64) if self.multilabel else of_class[val]
+        whole = whole if samples is None else whole * samples[held]
+        if self._weight is None:
+            first = 1.0 if self.multilabel else of_class[train[0]]
+            whole = whole / (first * (1 if of_train is None else of_train[0]))
+        return None if self._weight is None and bool((whole == 1).all()) else whole
 
     @property
     def files(self) -> list[File]:
@@ -191,7 +206,7 @@ class FeatureDataModule(LinearDataModule):
             found |= {part: kept(Rows(tensors, self._index[part], self._transform)) for part in rows}
         for file in self.files:
             file.check_unchanged()
-        self.sample_weight = self._weight
+        self.sample_weight, self.val_weight = self._weight, self._weight_of_val
         return {name: (found[name], self._targets[name]) for name in ("train", "val", "test") if name in found}
 
     def _normalized_by(self, train: Rows) -> Transform | None:

@@ -155,6 +155,43 @@ class Chunks(Sequence[Tensor]):
         return self.whole[place * self.rows : (place + 1) * self.rows]
 
 
+class Joined:
+    """Two matrices (N_1, D) and (N_2, D), in memory or on disk, one below the other and neither copied.
+
+    It offers what a solver that looks at all samples uses of a tensor.
+
+    Attributes:
+        shape: ``(N_1 + N_2, D)``.
+        dtype: the wider one.
+    """
+
+    def __init__(self, first: "Tensor | Rows", second: "Tensor | Rows") -> None:
+        self.first, self.second = first, second
+        self.shape = torch.Size((len(first) + len(second), first.shape[1]))
+        self.dtype = torch.promote_types(first.dtype, second.dtype)
+
+    def __len__(self) -> int:
+        """N_1 + N_2."""
+        return self.shape[0]
+
+    def __getitem__(self, rows: slice) -> Tensor:
+        """Returns the rows of a slice without steps, (n, D)."""
+        start, stop, _ = rows.indices(len(self))
+        end = len(self.first)
+        if stop <= end:
+            return self.first[start:stop].to(self.dtype)
+        second = self.second[max(start - end, 0) : stop - end].to(self.dtype)
+        return second if start >= end else torch.cat((self.first[start:end].to(self.dtype), second))
+
+    def index_select(self, dim: int, index: Tensor) -> Tensor:
+        """Returns the rows ``index (n,)`` in this order, (n, D); ``dim`` is 0."""
+        found = torch.empty(len(index), self.shape[1], dtype=self.dtype)
+        end = len(self.first)
+        for part, of_part, first in ((self.first, index < end, 0), (self.second, index >= end, end)):
+            found[of_part] = part.index_select(dim, index[of_part] - first).to(self.dtype)
+        return found
+
+
 def chunk_dtype(stored: torch.dtype) -> torch.dtype:
     """Returns what numbers are computed with: float32, or float64 where float32 can not hold what is stored."""
     return torch.float32 if stored in SMALL else torch.float64

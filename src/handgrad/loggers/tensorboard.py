@@ -1,5 +1,6 @@
 """A TensorBoard logger for a whole path: one run folder per l2 value, without a thread or an open file for each."""
 
+import io
 import os
 import socket
 import struct
@@ -18,7 +19,7 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from torch import Tensor
 
 from handgrad.errors import InputError
-from handgrad.runs.results import MEASURES
+from handgrad.runs.results import MEASURES, SCORES
 
 LAYOUT = {"handgrad": {name: ["Multiline", [f"{name}/train", f"{name}/val"]] for name in ("loss", "accuracy")}}
 
@@ -138,9 +139,20 @@ class TensorBoardPathLogger(Logger):
         self._file(self._save_dir).add(Event(step=step, summary=Summary(value=[Summary.Value(tag=tag, image=image)])))
 
     @rank_zero_only
+    def log_picture(self, tag: str, png: bytes) -> None:
+        """Logs a PNG of any kind, as RGB, at step 0."""
+        from PIL import Image
+
+        image, buffer = Image.open(io.BytesIO(png)).convert("RGB"), io.BytesIO()
+        image.save(buffer, "PNG")
+        self.log_image(tag, buffer.getvalue(), (image.height, image.width), 0)
+
+    @rank_zero_only
     def log_end(self, settings: Iterable[str], rows: Sequence[Mapping[str, Any]]) -> None:
         """Logs each classifier's settings, of these names and l2, with its results, for the HParams tab, and saves."""
-        metrics = [{f"final/{name}": row[name] for name in MEASURES if name in row} for row in rows]
+        of_choice = [name for name in SCORES if not name.endswith("_se") and rows[0].get(name) is not None]
+        names = [*MEASURES, *of_choice]
+        metrics = [{f"final/{name}": row[name] for name in names if name in row} for row in rows]
         self.log_results([{name: row[name] for name in [*settings, "l2"]} for row in rows], metrics)
         self.save()
 

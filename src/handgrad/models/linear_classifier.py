@@ -11,6 +11,7 @@ from torch import Tensor
 
 from handgrad.compat import count_updates
 from handgrad.data.blocks import Block, Samples
+from handgrad.data.normalization import folded
 from handgrad.errors import InputError
 from handgrad.functions.linear_map import linear_map
 from handgrad.functions.objective import Loss, Objective
@@ -260,8 +261,7 @@ class LinearClassifier(pl.LightningModule):
     def unnormalized(self, shift: Tensor, scale: Tensor) -> Iterator[None]:
         """Puts weights for features as they are in place of those for (x - shift) / scale, each (D,), for a while."""
         weight, bias = self.weight.data, self.bias.data
-        raw = weight.double() / scale
-        self.weight.data, self.bias.data = raw.to(weight.dtype), (bias.double() - raw @ shift).to(bias.dtype)
+        self.weight.data, self.bias.data = folded(weight, bias, shift, scale)
         try:
             yield
         finally:

@@ -1,6 +1,5 @@
 """The pictures of a sweep: accuracy and norm of the weights over what was swept, and the weights themselves."""
 
-import io
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,19 +10,25 @@ from matplotlib.figure import Figure
 
 from handgrad.errors import InputError
 from handgrad.files import replace_file
-from handgrad.plots.style import BLUE, GREY, VERMILLION, png, styled
+from handgrad.plots.style import BLUE, GREY, SKY, VERMILLION, axes, png, styled
 from handgrad.runs.folder import BEST
-from handgrad.runs.sweep import Job, is_number, norm
+from handgrad.runs.sweep import FILES, Job, accuracy_on_test, is_number, norm
 
 ROWS = 24  # of weight images; of more jobs, evenly spread ones are drawn
+LETTERS = 44  # of a name
 WIDE = 20  # a ratio of the largest to the smallest value from which on the axis is logarithmic
 
 
 def write_pictures(folder: Path, jobs: Sequence[Job], keys: Sequence[str]) -> None:
-    """Writes ``sweep.png`` and ``weights.png``, and both for TensorBoard, as far as there is something to draw."""
+    """Writes ``sweep.png``, ``files.png`` and ``weights.png``, also for TensorBoard, as far as there is what to draw.
+
+    ``files.png`` is of a sweep over files of features.
+    """
     pictures = {}
     if any(job.results for job in jobs):
         pictures["sweep"] = png(draw_sweep(jobs, keys))
+        if FILES in keys:
+            pictures["files"] = png(draw_files(jobs, keys))
         images = [(job.name(keys), image) for job in jobs if (image := best_weights(job)) is not None]
         if images:
             pictures["weights"] = png(draw_weights(evenly(images, ROWS)))
@@ -60,6 +65,38 @@ def draw_sweep(jobs: Sequence[Job], keys: Sequence[str]) -> Figure:
         if failed:
             ax.legend(loc="best")
     return figure
+
+
+@styled
+def draw_files(jobs: Sequence[Job], keys: Sequence[str]) -> Figure:
+    """Draws for each job, in their order from top to bottom, the accuracy of its selected l2."""
+    figure, ax = axes("Accuracy of the selected l2", "", (8.0, 1.6 + 0.36 * len(jobs)))
+    rows = [(place, row) for place, job in enumerate(jobs) for row in job.selected]
+    tested = any(accuracy_on_test(row) is not None for _, row in rows)
+    sets = [("validation", lambda row: row["val_accuracy"], SKY, "o")]
+    sets += [("test", accuracy_on_test, BLUE, "D")] if tested else []
+    for name, measure, colour, mark in sets:
+        points = [(measure(row), place) for place, row in rows if measure(row) is not None]
+        ax.plot(*zip(*points, strict=True), linestyle="", marker=mark, color=colour, markersize=9, label=name)
+    failed = [place for place, job in enumerate(jobs) if not job.results]
+    if failed:
+        at = [0.02] * len(failed)
+        ax.plot(at, failed, "x", color=GREY, markersize=10, transform=ax.get_yaxis_transform(), label="failed")
+    ax.set_yticks(range(len(jobs)), names_of(jobs, keys))
+    ax.set_ylim(len(jobs) - 0.5, -0.5)
+    ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3)
+    return figure
+
+
+def names_of(jobs: Sequence[Job], keys: Sequence[str]) -> list[str]:
+    """Returns what sets the jobs apart: where it is files of one folder alone, their names; as far as it fits."""
+    names = [job.name(keys) for job in jobs]
+    if len(keys) == 1:
+        found = [job.overrides.get(FILES) for job in jobs]
+        paths = [", ".join(map(str, value)) if isinstance(value, list) else str(value) for value in found]
+        alike = len({Path(path).parent for path in paths}) == 1
+        names = [Path(path).name if alike else path for path in paths]
+    return [name if len(name) <= LETTERS else f"…{name[1 - LETTERS :]}" for name in names]
 
 
 def lay_out(ax: Axes, jobs: Sequence[Job], keys: Sequence[str]) -> np.ndarray | range:
@@ -124,13 +161,9 @@ def log_pictures(folder: Path, pictures: dict[str, bytes]) -> None:
     """Writes the pictures into an event file in the sweep's folder."""
     if not pictures:
         return
-    from PIL import Image
-
     from handgrad.loggers.tensorboard import TensorBoardPathLogger
 
     logger = TensorBoardPathLogger(folder, [0.0])
     for name, content in pictures.items():
-        image, buffer = Image.open(io.BytesIO(content)).convert("RGB"), io.BytesIO()
-        image.save(buffer, "PNG")
-        logger.log_image(name, buffer.getvalue(), (image.height, image.width), 0)
+        logger.log_picture(name, content)
     logger.save()

@@ -14,6 +14,7 @@ from handgrad.runs.overrides import Overrides, parse_overrides
 from handgrad.runs.results import COLUMNS, Row, check_same, number, read_results, shown
 
 RESULTS = "results.csv"
+PER_CLASS = "per_class.csv"
 FAILED = "failed.txt"
 LOG = "train.log"
 MODEL = "model.safetensors"

@@ -13,9 +13,14 @@ from handgrad.errors import InputError
 MEASURES = [f"{split}_{name}" for name in ("loss", "accuracy") for split in ("train", "val", "test")]
 MEASURES += ["weight_norm_squared"]
 RANKINGS = ["val_map", "test_map"]  # of several labels: the mean average precision, of the best weights
+SCORES = ["val_loss_se", "val_accuracy_se"]
+SCORES += [f"val_{name}{end}" for name in ("mean_per_class", "f1_macro", "auroc") for end in ("", "_se")]
+CALIBRATION = ["temperature", "val_ece", "val_ece_scaled", "test_ece", "test_ece_scaled"]
 PROOF = ["objective", "gap", "gradient_norm", "converged", "iterations", "passes"]
+REFITTED = ["refit_test_loss", "refit_test_accuracy", "refit_weight_norm_squared"]
 COLUMNS = ["classes", "scaling", "l2", "C", "selected", "epoch", "steps", "best_step", *MEASURES, *PROOF, "seconds"]
 COLUMNS += [*(f"last_{name}" for name in (*MEASURES, "gap")), *RANKINGS]
+COLUMNS += [*SCORES, *CALIBRATION, "refit_C", *REFITTED, *(f"refit_{name}" for name in PROOF)]
 
 Row = dict[str, Any]
 
@@ -64,14 +69,19 @@ def number(text: str) -> int | float | str | None:
 
 
 def selected(rows: Sequence[Row]) -> Row:
-    """Returns the row with the smallest validation loss; of equal ones that with the largest l2."""
-    return min(rows, key=lambda row: (row["val_loss"], -row["l2"]))
+    """Returns the row that is marked: ``handgrad.selection`` chooses it, and nobody else."""
+    return next(row for row in rows if row["selected"] == "true")
 
 
-def table(rows: Sequence[Row]) -> str:
-    """Returns ``rows`` as aligned text, for people: the best weights' figures; a star marks the selected row."""
+def table(rows: Sequence[Row], metric: str = "loss", how: str = "by its validation loss") -> str:
+    """Returns ``rows`` as aligned text, for people: the best weights' figures; a star marks the selected row.
+
+    Args:
+        metric: by which it was selected; how: in words, as ``Selection.told`` has them.
+    """
     columns = {"l2": "l2", "steps": "steps", "best_step": "best at"}
-    measured = [name for name in (*MEASURES[:-1], *RANKINGS) if rows[0].get(name) is not None]
+    names = [*MEASURES[:-1], *RANKINGS, *([f"val_{metric}"] if f"val_{metric}" not in MEASURES else [])]
+    measured = [name for name in names if rows[0].get(name) is not None]
     columns |= {name: name.replace("_", " ").replace("map", "mAP") for name in measured}
     cells = [[*columns.values(), "‖w‖", "gap", ""]]
     for row in rows:
@@ -82,7 +92,18 @@ def table(rows: Sequence[Row]) -> str:
         cells.append([f"{row['l2']:g}", str(row["steps"]), str(row["best_step"]), *numbers, norm, gap, mark])
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines = ["  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in cells]
-    return "\n".join([*lines, *(["* selected by its validation loss"] if len(rows) > 1 else [])])
+    return "\n".join([*lines, *([f"* selected {how}"] if len(rows) > 1 else []), *told_of_refit(rows)])
+
+
+def told_of_refit(rows: Sequence[Row]) -> list[str]:
+    """Returns what a refit gives, as a line, if there was one."""
+    row = next((row for row in rows if row.get("refit_objective") is not None), None)
+    if row is None:
+        return []
+    gap = "" if row["refit_gap"] is None else f", gap {row['refit_gap']:.1e}"
+    tested = row.get("refit_test_accuracy") is not None
+    test = f": test loss {row['refit_test_loss']:.4f}, accuracy {row['refit_test_accuracy']:.4f}" if tested else ""
+    return [f"refitted on train + val at l2={row['l2']:g}{test}{gap}"]
 
 
 def check_same(before: Mapping[str, Any], now: Mapping[str, Any], begun: str = "the run was started") -> None:

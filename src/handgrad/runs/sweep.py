@@ -17,6 +17,11 @@ from handgrad.runs.results import Row, csv_file, shown
 SWEEP = "multirun.yaml"  # Hydra's: how the sweep in a folder came about
 TRACES = (LOCK, WORDS, FAILED)  # what a job leaves, however early it fails
 SHOWN = ("steps", "best_step", "val_loss", "val_accuracy", "test_accuracy")
+SHOWN_OF_FILES = (
+    *("val_loss", "val_mean_per_class", "val_f1_macro", "val_auroc", "val_accuracy"),
+    *("test_accuracy", "refit_test_accuracy"),
+)
+FILES = "data.train"  # the setting whose sweep compares files of features: encoders, or layers of one
 
 
 class Job(NamedTuple):
@@ -35,6 +40,11 @@ class Job(NamedTuple):
     @property
     def status(self) -> str:
         return "ok" if self.results else "failed"
+
+    @property
+    def selected(self) -> list[Row]:
+        """The row of the l2 that was chosen; none where the job failed."""
+        return [row for row in self.results if row.get("selected") == "true"]
 
     def name(self, keys: Sequence[str]) -> str:
         """Returns what sets it apart from the other jobs."""
@@ -149,12 +159,13 @@ def as_csv(jobs: Sequence[Job]) -> bytes:
 
 
 def table(jobs: Sequence[Job], keys: Sequence[str]) -> str:
-    """Returns the results as aligned text, for people: the best weights' figures."""
-    shown = [name for name in SHOWN if any(row.get(name) is not None for job in jobs for row in job.results)]
+    """Returns the results as aligned text, for people: the best weights' figures; of files those of the selected l2."""
+    names: Sequence[str] = SHOWN_OF_FILES if FILES in keys else SHOWN
+    shown = [name for name in names if any(row.get(name) is not None for job in jobs for row in job.results)]
     paths = any(len(job.results) > 1 for job in jobs)
     lines = [["job", *(["l2"] if paths else []), *(name.replace("_", " ") for name in shown), "‖w‖"]]
     for job in jobs:
-        for row in job.results:
+        for row in job.selected if FILES in keys else job.results:
             l2 = [f"{row.get('l2', 0.0):g}"] if paths else []
             lines.append([job.name(keys), *l2, *(cell(row.get(name)) for name in shown), cell(norm(row))])
         if not job.results:
@@ -174,6 +185,12 @@ def norm(row: Row) -> float | None:
     """Returns ‖w‖ of the best weights."""
     squared = row.get("weight_norm_squared")
     return math.sqrt(squared) if isinstance(squared, float) else None
+
+
+def accuracy_on_test(row: Row) -> float | None:
+    """Returns the accuracy on the test set: of the refitted weights where there are some, else of the best."""
+    refitted = row.get("refit_test_accuracy")
+    return row.get("test_accuracy") if refitted is None else refitted
 
 
 def is_number(value: Any) -> bool:

@@ -90,9 +90,8 @@ class Exact:
     def step(self, objective: Objective, state: ExactState, block: Block, active: Tensor) -> Progress:
         """Solves the next entry; ``block`` is the whole training set, as one mini-batch."""
         if state.problem is None:
-            self.prepare(objective, state, block)
-        left = (~state.solved & (active > 0)).nonzero().flatten().tolist()
-        entry = max(left, key=lambda i: objective.l2[i].item())
+            self.prepare(objective, state, block, active)
+        entry = self.following(objective, state, active)
         run = EntryRun(self, state, objective.l2[entry].item(), self.past(objective, state))
         point, found = run.solve()
         state.point = point
@@ -106,8 +105,16 @@ class Exact:
         curves = {name: spread_out(values, entry, len(moved)) for name, values in run.curves.items()}
         return Progress(curves, moved * run.iterations, moved)
 
-    def prepare(self, objective: Objective, state: ExactState, block: Block) -> None:
-        """Looks at the data: its mean, what the certificate needs, and whether it is small."""
+    def following(self, objective: Objective, state: ExactState, active: Tensor) -> int:
+        """Returns the entry with the largest l2 of those that are left."""
+        left = (~state.solved & (active > 0)).nonzero().flatten().tolist()
+        return max(left, key=lambda i: objective.l2[i].item())
+
+    def prepare(self, objective: Objective, state: ExactState, block: Block, active: Tensor) -> None:
+        """Looks at the data: its mean, what the certificate needs, and whether it is small.
+
+        The first entry begins at its parameters, or where there are none yet at those of the null model.
+        """
         ((input, target, sample_weight),) = block
         state.problem = problem = CentredProblem(
             objective, input, target, sample_weight, state.bias.shape[1], self.fit_bias
@@ -118,8 +125,11 @@ class Exact:
         state.metric.load(state.memory)
         state.point = problem.at(problem.start(), coupling=True)
         state.sums = -state.point.gradient[:, :-1]  # there p is the same for all samples, and the features are centred
+        entry = self.following(objective, state, active)
         if past := self.past(objective, state):
             state.point = problem.at(past[-1][1], coupling=True)
+        elif state.weight[entry].any():
+            state.point = problem.at(problem.centred(state.weight[entry], state.bias[entry]), coupling=True)
 
     def past(self, objective: Objective, state: ExactState) -> list[tuple[float, Tensor]]:
         """Returns the last three solutions with their l2, the latest last."""

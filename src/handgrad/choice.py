@@ -1,0 +1,109 @@
+"""The chosen classifier of a path: which entry, its weights on raw features, and what it gives."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from handgrad import evaluation
+from handgrad.data.base import LinearDataModule
+from handgrad.data.normalization import folded
+from handgrad.errors import InputError
+from handgrad.evaluation import Report
+from handgrad.metrics import Score
+from handgrad.models.linear_classifier import LinearClassifier
+from handgrad.selection import Selection
+from handgrad.solvers.protocol import Solver
+from handgrad.training.refit import Refit, refit
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The entry of a path that was chosen by the validation set.
+
+    Attributes:
+        selection: how.
+        entry: its index on the path.
+        scores: what each entry gives on the validation set, by the selection's metric, with its standard error.
+        weight, bias: (K, D) and (K,), on features before a normalization by columns; refitted where that was asked for.
+        report: what they give on the test set; where there is none, what they gave on the validation set before a
+            refit, which has seen it.
+        columns: of the results' selected row: calibration, and the figures of the refit.
+    """
+
+    selection: Selection
+    entry: int
+    scores: Sequence[Score]
+    weight: Tensor
+    bias: Tensor
+    report: Report
+    columns: dict[str, Any]
+
+
+def check_selection(selection: Selection, data: LinearDataModule) -> None:
+    """Raises an InputError where a choice can not be made so; ``data`` is set up."""
+    assert data.val is not None
+    evaluation.check_metric(selection.metric, data.val[1], data.classes)
+    if selection.refit:
+        data.check_weights_of_val()
+
+
+def check_refit(selection: Selection, solver: Solver) -> None:
+    """Raises an InputError where a solver can not refit.
+
+    SGD stops by the validation set, which is no judge of what has been trained on it, and how many updates were best
+    for fewer samples says little of how many would be for more.
+    """
+    if selection.refit and not solver.one_at_a_time:
+        raise InputError("select.refit=true: accepted with optimizer=exact; others stop by the validation set")
+
+
+def choose(
+    model: LinearClassifier, data: LinearDataModule, solver: Solver, selection: Selection, *, first: bool = True
+) -> Choice:
+    """Returns the chosen classifier; of several processes only the ``first`` refits.
+
+    The test set is looked at after the choice alone. The temperature is that of the chosen entry as it was before a
+    refit, for after it the validation set is none any more.
+
+    Args:
+        model: evaluated: ``final`` has what its best weights give.
+    """
+    assert data.val is not None
+    scores = evaluation.scores(model, data.val, selection.metric)
+    if (known := model.final.get(f"val_{selection.metric}")) is not None:
+        scores = [score._replace(value=value) for score, value in zip(scores, known.tolist(), strict=True)]
+    entry = selection.choose(model.hparams["l2"], scores)
+    before = chosen = model.best_weight[entry], model.best_bias[entry]
+    columns: dict[str, Any] = {}
+    if selection.refit and first:
+        again = refit(model, data, solver, entry)
+        chosen = again.weight, again.bias
+        columns |= of_refit(model, data, again, entry)
+    temperature = math.nan
+    if model.criterion.residual is not None and not model.multilabel:
+        temperature = evaluation.temperature_of(model, *before, data.val)
+    parts = ("val", before, data.val) if data.test is None else ("test", chosen, data.test)
+    split, weights, samples = parts
+    report = evaluation.report(model, weights, split, samples, temperature)
+    if (calibration := report.calibration) is not None:
+        columns |= {"temperature": temperature, f"{split}_ece": calibration.error}
+        columns |= {f"{split}_ece_scaled": calibration.scaled_error}
+    raw = chosen if data.normalization is None else folded(*chosen, *data.normalization)
+    return Choice(selection, entry, scores, *raw, report, columns)
+
+
+def of_refit(model: LinearClassifier, data: LinearDataModule, again: Refit, entry: int) -> dict[str, Any]:
+    """Returns the figures of a refit, by the names of the results."""
+    found = {f"refit_{name}": value for name, value in again.proof.items()}
+    found["refit_C"] = model.inverse_penalty(model.hparams["l2"][entry], again.samples)
+    found["refit_weight_norm_squared"] = again.weight.square().sum().item()
+    if model.penalize_bias:
+        found["refit_weight_norm_squared"] += again.bias.square().sum().item()
+    if data.test is not None:
+        outcome = evaluation.outcome_of(model, again.weight, again.bias, data.test)
+        found["refit_test_loss"] = outcome.loss.mean().item()
+        found["refit_test_accuracy"] = (outcome.prediction == outcome.target).double().mean().item()
+    return found
