@@ -16,7 +16,6 @@ from handgrad.functions.linear_map import linear_map
 from handgrad.functions.objective import Objective
 from handgrad.metrics import Outcome, joined, outcome
 from handgrad.solvers.centred import CentredProblem
-from handgrad.solvers.exact import Exact
 from handgrad.solvers.solve import WholeSet, solve
 
 NUMBERS_AT_ONCE = 2**20  # logits of a chunk of held out samples, or their features
@@ -45,6 +44,7 @@ class PartialFits:
     """Solves the same path on any part of the samples, without a copy of them.
 
     Args:
+        solver: an ``Exact``.
         objective: with the l2 values, (L,).
         outputs: K.
         input, target: (N, D), a tensor or ``Rows``, and (N,).
@@ -53,7 +53,7 @@ class PartialFits:
             done to the features.
     """
 
-    solver: Exact
+    solver: Any
     objective: Objective
     outputs: int
     input: Tensor | Rows
