@@ -1,5 +1,6 @@
 """How far parameters can be from the optimum at most: the duality gap, in closed form."""
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -115,12 +116,14 @@ def bias_part(problem: CentredProblem, point: Point, l2: float, class_sums: Tens
     """Returns what of the bound is due to r, the gradient for a free bias: the smaller one with and without a step."""
     if not problem.free:
         return 0.0
-    nothing = torch.zeros_like(point.gradient[:, -1])
-    part = part_after(nothing, 0.0, problem, point, l2, class_sums)
-    if point.coupling is None or not (step := small_step(point.bias_step, problem.sigmoids)).any():
+    part = math.inf
+    if point.coupling is not None and (step := small_step(point.bias_step, problem.sigmoids)).any():
+        moved = point.coupling @ step
+        part = part_after(moved, (moved @ step).item(), problem, point, l2, class_sums)
+    if part <= weight_part(problem, point, l2):  # the other one would not count much
         return part
-    moved = point.coupling @ step
-    return min(part, part_after(moved, (moved @ step).item(), problem, point, l2, class_sums))
+    nothing = torch.zeros_like(point.gradient[:, -1])
+    return min(part_after(nothing, 0.0, problem, point, l2, class_sums), part)
 
 
 def part_after(

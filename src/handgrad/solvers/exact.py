@@ -108,7 +108,7 @@ class Exact:
     def following(self, objective: Objective, state: ExactState, active: Tensor) -> int:
         """Returns the entry with the largest l2 of those that are left."""
         left = (~state.solved & (active > 0)).nonzero().flatten().tolist()
-        return max(left, key=lambda i: objective.l2[i].item())
+        return max(left, key=objective.l2.tolist().__getitem__)
 
     def prepare(self, objective: Objective, state: ExactState, block: Block, active: Tensor) -> None:
         """Looks at the data: its mean, what the certificate needs, and whether it is small.
@@ -134,10 +134,9 @@ class Exact:
     def past(self, objective: Objective, state: ExactState) -> list[tuple[float, Tensor]]:
         """Returns the last three solutions with their l2, the latest last."""
         assert state.problem is not None
-        solved = sorted(state.solved.nonzero().flatten().tolist(), key=lambda i: -objective.l2[i].item())[-3:]
-        return [
-            (objective.l2[i].item(), torch.cat((state.weight[i], state.centred_bias[i, :, None]), 1)) for i in solved
-        ]
+        l2 = objective.l2.tolist()
+        solved = sorted(state.solved.nonzero().flatten().tolist(), key=l2.__getitem__)[2::-1]
+        return [(l2[i], torch.cat((state.weight[i], state.centred_bias[i, :, None]), 1)) for i in solved]
 
     def done(self, state: ExactState) -> Tensor:
         return state.solved
