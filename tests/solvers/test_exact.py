@@ -288,3 +288,12 @@ def test_refined_it_is_nearer_to_the_optimum_by_orders():
     far, near = (problem.solved(Exact(1e-3, 100, refine=steps)) for steps in (0, 2))
     distance = [(state.weight - best.weight).norm() / best.weight.norm() for state in (far, near)]
     assert distance[1] < distance[0] / 1e3
+
+
+@pytest.mark.parametrize(("scale", "l2"), [(1e80, 1e-2), (1.0, 1e-160), (1e45, 1.0), (1e160, 1e-2)])
+def test_numbers_without_measure_end_without_an_error(scale, l2, large):
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(100, 5, generator=generator, dtype=torch.float64) * scale
+    y = torch.randint(3, (100,), generator=generator)
+    state = Optimum(x, y, None, l2, False, 3).solved(Exact(1e-8, 30))
+    assert not numbers(state)["gap"] <= 1e-8

@@ -34,8 +34,13 @@ class Point:
 
     @cached_property
     def bias_step(self) -> Tensor:
-        """Newton's step for the bias alone, (K,); it does not change what softmax's biases add up to."""
+        """Newton's step for the bias alone, (K,); it does not change what softmax's biases add up to.
+
+        Where numbers have overflown it is 0.
+        """
         assert self.coupling is not None
+        if not self.coupling.isfinite().all():
+            return torch.zeros_like(self.gradient[:, -1])
         a, U = torch.linalg.eigh(self.coupling)
         step = U.t() @ self.gradient[:, -1] / a
         return -(U @ torch.where(a > self.flat * a[-1], step, 0.0))

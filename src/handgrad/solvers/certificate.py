@@ -135,8 +135,8 @@ def part_after(
     shares = mixed(left, problem.class_shares + left, problem.sigmoids)
     t = shares.max().item()  # of several the largest, where it counts little
     if not t < 1:
-        return float("inf")
-    e = (LARGEST_BEND * divergence * problem.spread) ** 0.5
+        return math.inf
+    e = math.sqrt(LARGEST_BEND * divergence * problem.spread) if divergence else 0.0
     squares = 2 * e * (G + l2 * weight).norm().item() + e**2
     if t:
         M = G + class_sums

@@ -240,7 +240,7 @@ class EntryRun:
         return self.dtype == torch.float32 and self.iterations - self.least_at > PATIENCE
 
     def direction(self, point: Point, gradient: Tensor, gap: float) -> Tensor:
-        last = RESTS * gap**2 / self.gap_before <= self.enough
+        last = RESTS * gap * (gap / self.gap_before) <= self.enough
         self.metric.refresh(point, self.l2, self.iterations, self.spread, last)
         return self.metric.direction(gradient, self.l2)
 
@@ -248,7 +248,7 @@ class EntryRun:
         """Makes an iteration; None: no step was found."""
         direction, following = self.direction(here.point, here.gradient, gap), self.iterations + 1
         gram = self.metric.wants_gram(following, self.l2)
-        coupling = gram or gap <= CLOSE * self.tolerance
+        coupling = gram or (gap <= CLOSE * self.tolerance and self.problem.outputs <= len(self.problem.mean))
 
         def evaluate(parameters: Tensor) -> Point:
             return self.at(parameters, gram, coupling)
