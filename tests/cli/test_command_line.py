@@ -166,7 +166,7 @@ def test_every_job_of_a_sweep_trains_in_a_folder_of_its_own(swept, folders, laun
     ended = command("-m", *words, *swept, *launcher)
     assert (ended.code, ended.out.count("Files: ")) == (0, 1 + len(folders)), ended.err
     found = sorted(
-        path.parent.name.rpartition("report_logistic,")[2] for path in tmp_path.glob("outputs/sweep/*/*.csv")
+        path.parent.name.rpartition("report_logistic,")[2] for path in tmp_path.glob("outputs/sweep/*/results.csv")
     )
     assert found == folders
     assert not (tmp_path / "outputs" / "sweep" / "checkpoints").exists()
@@ -341,8 +341,9 @@ def test_a_sweep_that_cannot_be_summed_up_has_failed(command, monkeypatch):
 
 
 def test_a_callback_can_be_switched_off(command, tmp_path):
-    words = ("experiment=report_logistic", "epochs=1", "callbacks.weight_images=null", "hydra.run.dir=outputs/mine")
-    assert command(*words).code == 0
+    words = ("experiment=report_logistic", "epochs=1", "callbacks.weight_images=null", "callbacks.figures=null")
+    assert command(*words, "hydra.run.dir=outputs/mine").code == 0
+    assert not list(tmp_path.glob("outputs/mine/*.png"))
     assert EventAccumulator(str(tmp_path / "outputs/mine")).Reload().Tags()["images"] == []
 
 

@@ -22,7 +22,8 @@ OPTIONS = sorted((path.parent.name, path.stem) for path in CONF.glob("*/*.yaml")
 @pytest.mark.parametrize(("group", "option"), OPTIONS)
 def test_every_option_can_be_built(group, option, composed, tmp_path):
     (tmp_path / "train.csv").write_text("a,y\n1,u\n2,v\n3,u\n4,v\n")
-    needed = [f"data.train={tmp_path}/train.csv"] if option == "features" else []
+    needed = [f"data.train={tmp_path}/train.csv"] if option in ("features", "multilabel") else []
+    needed += ["data=features"] if option == "multilabel" else []
     cfg = composed(f"{group}={option}", *needed)
     check(cfg)
     data = instantiate(cfg.data)
