@@ -62,6 +62,7 @@ def train(cfg: DictConfig, run: RunFolder) -> float:
     given = arguments(cfg, run.path)
 
     from handgrad.fit import fit
+    from handgrad.resampling import few_shot_table
     from handgrad.selection import warn_of_edge
 
     result = fit(**given)
@@ -69,7 +70,10 @@ def train(cfg: DictConfig, run: RunFolder) -> float:
     if l2_path(cfg) is None:
         warn_of_edge([row["l2"] for row in result.rows], chosen["l2"])
     if is_first_process():
-        print(table(result.rows, cfg.select.metric, given["select"].told), f"\nFiles: {run}")
+        print(table(result.rows, cfg.select.metric, given["select"].told))
+        if result.few_shots:
+            print(few_shot_table(result.few_shots, cfg.select.metric))
+        print(f"Files: {run}")
     return chosen[f"val_{cfg.select.metric}"]
 
 

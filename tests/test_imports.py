@@ -24,14 +24,28 @@ BELOW: dict[str, set[str]] = {
     "training": MATHS | {"data", "models", "solvers"},
     "evaluation": MATHS | {"data", "metrics", "models"},
     "selection": {"errors", "metrics", "solvers"},
-    "choice": MATHS | {"data", "evaluation", "metrics", "models", "selection", "solvers", "training"},
+    "resampling": MATHS | {"cross_validation", "data", "files", "metrics", "models", "runs", "selection", "solvers"},
+    "choice": MATHS
+    | {"data", "resampling", "runs", "evaluation", "metrics", "models", "selection", "solvers", "training"},
     "callbacks": MATHS | {"choice", "data", "files", "loggers", "metrics", "models", "plots", "runs"},
     "cross_validation": MATHS | {"data", "metrics", "solvers"},
     "estimator": MATHS | {"classifier", "cross_validation", "data", "metrics", "selection", "solvers", "training"},
     "classifier": {"data", "errors", "files", "metrics", "runs"},
     "prediction": {"classifier", "data", "errors", "files", "metrics"},
     "fit": MATHS
-    | {"callbacks", "choice", "classifier", "data", "files", "loggers", "models", "runs", "selection", "solvers"}
+    | {
+        "resampling",
+        "callbacks",
+        "choice",
+        "classifier",
+        "data",
+        "files",
+        "loggers",
+        "models",
+        "runs",
+        "selection",
+        "solvers",
+    }
     | {"training"},
     "cli": {"errors", "files", "fit", "plots", "runs", "selection"},
     "export": {"classifier", "cli", "errors", "files"},

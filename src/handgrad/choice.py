@@ -14,6 +14,8 @@ from handgrad.errors import InputError
 from handgrad.evaluation import Report
 from handgrad.metrics import Score
 from handgrad.models.linear_classifier import LinearClassifier
+from handgrad.resampling import intervals, of_folds
+from handgrad.runs.results import Row
 from handgrad.selection import Selection
 from handgrad.solvers.protocol import Solver
 from handgrad.training.refit import Refit, refit
@@ -26,7 +28,9 @@ class Choice:
     Attributes:
         selection: how.
         entry: its index on the path.
-        scores: what each entry gives on the validation set, by the selection's metric, with its standard error.
+        scores: what each entry gives on the validation set, by the selection's metric, with its standard error; of
+            folds it is the mean over them.
+        validation: more columns of the results, by entry.
         weight, bias: (K, D) and (K,), on features before a normalization by columns; refitted where that was asked for.
         report: what they give on the test set; where there is none, what they gave on the validation set before a
             refit, which has seen it.
@@ -36,6 +40,7 @@ class Choice:
     selection: Selection
     entry: int
     scores: Sequence[Score]
+    validation: Sequence[dict[str, Any]]
     weight: Tensor
     bias: Tensor
     report: Report
@@ -44,8 +49,11 @@ class Choice:
 
 def check_selection(selection: Selection, data: LinearDataModule) -> None:
     """Raises an InputError where a choice can not be made so; ``data`` is set up."""
-    assert data.val is not None
-    evaluation.check_metric(selection.metric, data.val[1], data.classes)
+    samples = data.val or data.train
+    assert samples is not None
+    evaluation.check_metric(selection.metric, samples[1], data.classes)
+    if selection.refit and data.val is None:
+        raise InputError("select.refit=true: accepted with data.folds is false; the weights are of all samples already")
     if selection.refit:
         data.check_weights_of_val()
 
@@ -61,7 +69,13 @@ def check_refit(selection: Selection, solver: Solver) -> None:
 
 
 def choose(
-    model: LinearClassifier, data: LinearDataModule, solver: Solver, selection: Selection, *, first: bool = True
+    model: LinearClassifier,
+    data: LinearDataModule,
+    solver: Solver,
+    selection: Selection,
+    folds: Sequence[Row] = (),
+    *,
+    first: bool = True,
 ) -> Choice:
     """Returns the chosen classifier; of several processes only the ``first`` refits.
 
@@ -70,9 +84,9 @@ def choose(
 
     Args:
         model: evaluated: ``final`` has what its best weights give.
+        folds: what ``cross_validated`` found, where there is no validation set.
     """
-    assert data.val is not None
-    scores = evaluation.scores(model, data.val, selection.metric)
+    scores, validation = validated(model, data, selection.metric, folds)
     if (known := model.final.get(f"val_{selection.metric}")) is not None:
         scores = [score._replace(value=value) for score, value in zip(scores, known.tolist(), strict=True)]
     entry = selection.choose(model.hparams["l2"], scores)
@@ -83,16 +97,30 @@ def choose(
         chosen = again.weight, again.bias
         columns |= of_refit(model, data, again, entry)
     temperature = math.nan
-    if model.criterion.residual is not None and not model.multilabel:
+    if model.criterion.residual is not None and not model.multilabel and data.val is not None:
         temperature = evaluation.temperature_of(model, *before, data.val)
-    parts = ("val", before, data.val) if data.test is None else ("test", chosen, data.test)
-    split, weights, samples = parts
-    report = evaluation.report(model, weights, split, samples, temperature)
+    report = Report("test", None, None)
+    if (samples := data.test or data.val) is not None:
+        split, weights = ("val", before) if data.test is None else ("test", chosen)
+        report = evaluation.report(model, weights, split, samples, temperature)
+    if data.bootstrap and data.test is not None:
+        outcome = evaluation.outcome_of(model, *chosen, data.test, keep=selection.metric == "auroc")
+        columns |= intervals(outcome, selection.metric, data.bootstrap, data.seed)
     if (calibration := report.calibration) is not None:
-        columns |= {"temperature": temperature, f"{split}_ece": calibration.error}
-        columns |= {f"{split}_ece_scaled": calibration.scaled_error}
+        columns |= {"temperature": temperature, f"{report.split}_ece": calibration.error}
+        columns |= {f"{report.split}_ece_scaled": calibration.scaled_error}
     raw = chosen if data.normalization is None else folded(*chosen, *data.normalization)
-    return Choice(selection, entry, scores, *raw, report, columns)
+    return Choice(selection, entry, scores, validation, *raw, report, columns)
+
+
+def validated(
+    model: LinearClassifier, data: LinearDataModule, metric: str, folds: Sequence[Row]
+) -> tuple[list[Score], list[dict[str, Any]]]:
+    """Returns the scores by which an entry is chosen, and more columns of the results, by entry."""
+    if data.val is None:
+        return of_folds(folds, model.hparams["l2"], metric)
+    scores = evaluation.scores(model, data.val, metric)
+    return scores, [{f"val_{metric}": found.value} for found in scores]
 
 
 def of_refit(model: LinearClassifier, data: LinearDataModule, again: Refit, entry: int) -> dict[str, Any]:

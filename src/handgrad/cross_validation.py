@@ -1,20 +1,18 @@
 """Fits on parts of the samples: folds of a cross-validation, and few-shot draws. Rows are left out by index."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from handgrad.data.normalization import by_columns, folded, shift_and_scale, statistics
 from handgrad.data.rows import Rows
-from handgrad.errors import InputError
 from handgrad.functions.linear_map import linear_map
 from handgrad.functions.objective import Objective
-from handgrad.metrics import Outcome, joined, outcome
+from handgrad.metrics import Outcome, joined, outcome, outcome_of_labels
 from handgrad.solvers.centred import CentredProblem
 from handgrad.solvers.solve import WholeSet, solve
 
@@ -61,17 +59,21 @@ class PartialFits:
     weights: Callable[[Tensor], Tensor | None]
     normalize: str = "none"
 
-    def fit(self, train: Tensor, held: Tensor | None, *, keep: bool = False) -> Fitted:
+    def fit(
+        self, train: Tensor, held: Tensor | None, *, keep: bool = False, before: Callable[[], None] | None = None
+    ) -> Fitted:
         """Solves the path on the samples ``train``, and evaluates it on the samples ``held``, ascending indices both.
 
         Args:
             held: None: nothing is evaluated.
             keep: whether outcomes have the (m, C) probabilities.
+            before: is called before each l2 value.
         """
         x, columns = self.normalized(train)
         zeros = torch.zeros(len(self.objective.l2), self.outputs, self.input.shape[1], dtype=torch.float64)
         block = WholeSet(x, self.target[train], self.weights(train))
-        state = solve(self.solver, self.objective, zeros, zeros[:, :, 0], [block] * len(zeros)).state
+        blocks = repeated(block, len(zeros), before)
+        state = solve(self.solver, self.objective, zeros, zeros[:, :, 0], blocks).state
         weight, bias = (state.weight, state.bias) if columns is None else folded(state.weight, state.bias, *columns)
         samples = None if held is None else (rows_of(self.input, held), self.target[held])
         found = [] if samples is None else outcomes(weight, bias, *samples, keep=keep, run=self.objective.run)
@@ -97,6 +99,14 @@ class PartialFits:
         return x.transformed(by_columns(*columns)), columns
 
 
+def repeated(block: WholeSet, times: int, before: Callable[[], None] | None) -> Iterator[WholeSet]:
+    """Yields a block so many times, each after a call of ``before``."""
+    for _ in range(times):
+        if before is not None:
+            before()
+        yield block
+
+
 def rows_of(input: Tensor | Rows, index: Tensor) -> Rows:
     """Returns the rows ``index``, ascending, of a matrix."""
     return input.at(index) if isinstance(input, Rows) else Rows([input], index)
@@ -117,79 +127,9 @@ def outcomes(
     def of_part(first: int) -> list[Outcome]:
         part = slice(first, first + rows)
         z = linear_map(input[part].to(weight.dtype), weight) + bias.unsqueeze(2)
-        return [outcome(logits.t(), target[part], keep) for logits in z]
+        find = outcome if target.dim() == 1 else outcome_of_labels
+        return [find(logits.t(), target[part], keep) for logits in z]
 
     calls = [partial(of_part, first) for first in range(0, len(target), rows)]
     parts = [call() for call in calls] if run is None else run(calls)
     return [joined(list(entry)) for entry in zip(*parts, strict=True)]
-
-
-def fold_index(
-    target: Tensor, names: Sequence[int | str], folds: int, seed: int, groups: np.ndarray | None = None
-) -> Tensor:
-    """Returns the fold that holds each sample out, (N,) int64 from 0 to ``folds - 1``.
-
-    Every class is spread evenly over the folds; with groups, all samples of one are in the same fold, and classes are
-    spread as well as that allows.
-
-    Args:
-        target: (N,) classes, of which ``names`` are the names; of (N, K) labels nothing is spread evenly.
-        groups: (N,), of any kind that can be compared.
-
-    Raises:
-        InputError: there are fewer samples or groups than folds, or a fold has all samples of a class.
-    """
-    things, whole = ("samples", len(target)) if groups is None else ("groups", len(np.unique(groups)))
-    if folds > whole:
-        raise InputError(f"folds={folds}: accepted are 2 to {whole}, the number of {things}")
-    classes = target if target.dim() == 1 else torch.zeros(len(target), dtype=torch.int64)
-    fold = spread(classes, folds, seed) if groups is None else grouped(classes, folds, seed, groups)
-    for number in range(folds):
-        missing = torch.where((classes[fold != number].bincount(minlength=len(names)) == 0)[: int(classes.max()) + 1])[
-            0
-        ]
-        if len(missing):
-            told = f"all samples of class {names[int(missing[0])]!r} are in one fold"
-            raise InputError(f"folds={folds}: {told}; accepted are two {things} or more of each class")
-    return fold
-
-
-def spread(target: Tensor, folds: int, seed: int) -> Tensor:
-    """Returns ``fold_index`` without groups: samples in random order, class by class, are dealt out like cards."""
-    order = torch.randperm(len(target), generator=generator(seed))
-    order = order[target[order].argsort(stable=True)]
-    fold = torch.empty(len(target), dtype=torch.int64)
-    fold[order] = torch.arange(len(target)) % folds
-    return fold
-
-
-def grouped(target: Tensor, folds: int, seed: int, groups: np.ndarray) -> Tensor:
-    """Returns ``fold_index`` with groups."""
-    from sklearn.model_selection import StratifiedGroupKFold  # here: it takes a second to import
-
-    (state,) = np.random.SeedSequence(seed).generate_state(1)
-    splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=int(state))
-    fold = torch.empty(len(target), dtype=torch.int64)
-    for number, (_, held) in enumerate(splitter.split(np.zeros(len(target)), target.numpy(), groups)):
-        fold[torch.from_numpy(held)] = number
-    return fold
-
-
-def few_shots(target: Tensor, shots: int, *seed: int) -> Tensor:
-    """Returns ``shots`` samples of each class, drawn without replacement: ascending indices.
-
-    Args:
-        target: (N,), in which each class has at least so many.
-        seed: numbers from which the draw follows.
-    """
-    order = torch.randperm(len(target), generator=generator(*seed))
-    order = order[target[order].argsort(stable=True)]
-    ends = target.bincount().cumsum(0)
-    place = torch.arange(len(target)) - (ends - target.bincount())[target[order]]
-    return order[place < shots].sort().values
-
-
-def generator(*seed: int) -> torch.Generator:
-    """Returns one that follows from all of these numbers."""
-    (mixed,) = np.random.SeedSequence(seed).generate_state(1, np.uint64)
-    return torch.Generator().manual_seed(int(mixed))

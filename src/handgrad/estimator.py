@@ -20,10 +20,11 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 from torch import Tensor
 
 from handgrad.classifier import classifier_of_run
-from handgrad.cross_validation import PartialFits, fold_index
+from handgrad.cross_validation import PartialFits
 from handgrad.data.labels import check_classes, class_weights
 from handgrad.data.normalization import KINDS, to_length_one
 from handgrad.data.rows import Rows
+from handgrad.data.splits import fold_index
 from handgrad.errors import InputError, nearest
 from handgrad.functions.objective import LOGISTIC, SOFTMAX, Objective
 from handgrad.metrics import METRICS, Score, decide, log_probabilities, score

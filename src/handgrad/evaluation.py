@@ -21,6 +21,7 @@ from handgrad.metrics import (
     fit_temperature,
     joined,
     outcome,
+    outcome_of_labels,
     reliability_of,
     score,
 )
@@ -91,11 +92,10 @@ def _of_part(
     dtype = torch.promote_types(weight.dtype, torch.float32)
     x, target = samples[0][rows].to(weight.device, dtype), samples[1][rows].to(weight.device)
     z = linear_map(x, weight[None].to(dtype)) + bias[None, :, None].to(dtype)
-    losses, prediction = model.criterion.plain(z, target)[0].double(), model.decide(z.transpose(1, 2))[0]
-    if model.multilabel:  # one class: all labels are right
-        right, none = (prediction == target).all(1), torch.zeros_like(losses)
-        return Outcome(torch.ones_like(right).long(), right.long(), losses, none, None, 2)
-    return outcome(z[0].t(), target, keep)._replace(loss=losses, prediction=prediction)
+    losses = model.criterion.plain(z, target)[0].double()
+    if model.multilabel:
+        return outcome_of_labels(z[0].t(), target)._replace(loss=losses)
+    return outcome(z[0].t(), target, keep)._replace(loss=losses, prediction=model.decide(z.transpose(1, 2))[0])
 
 
 def scores(model: LinearClassifier, samples: Samples, metric: str) -> list[Score]:

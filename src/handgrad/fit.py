@@ -21,6 +21,7 @@ from handgrad.errors import InputError
 from handgrad.files import replace_file
 from handgrad.loggers.tensorboard import TensorBoardPathLogger
 from handgrad.models.linear_classifier import LinearClassifier
+from handgrad.resampling import cross_validated, few_shot_draws
 from handgrad.runs.checkpoint import WholeCheckpointIO, plain
 from handgrad.runs.folder import LAST, RESULTS
 from handgrad.runs.results import COLUMNS, MEASURES, REFITTED, Row, as_csv, selected, shown
@@ -47,11 +48,13 @@ class Result:
         model: with its last weights; ``best_weight`` and ``best_bias`` are those with the smallest validation loss.
         chosen: the classifier of the selected l2: ``weight (K, D)`` and ``bias (K,)`` on raw features, refitted where
             that was asked for.
+        few_shots: a row for each few-shot draw: ``handgrad.resampling.few_shot_draws``.
     """
 
     rows: list[Row]
     model: LinearClassifier
     chosen: Choice
+    few_shots: list[Row]
 
     @property
     def selected(self) -> Row:
@@ -98,6 +101,7 @@ def fit(
         )
     select = select or BY_LOSS
     check_refit(select, solver)
+    check_resampling(data, solver, trainer)
     settings = dict(described(data, model, solver, trainer, select) if settings is None else settings)
     if solver.one_at_a_time:
         data.serve_whole(len(model.l2))
@@ -112,29 +116,42 @@ def fit(
         max_epochs=data.epochs,
         **trainer,
     )
-    checkpoint = folder and Path(folder) / LAST
+    place = None if folder is None else Path(folder)
+    checkpoint = place and place / LAST
     if isinstance(solver, Exact) and lightning.precision == "64-true":
         solver = replace(solver, products=torch.float64)
     data.setup()  # reading may use all threads, training will not
     check_selection(select, data)
+    resumed = checkpoint is not None and checkpoint.exists()
     with pipeline(solver, threads, lightning) as model.pipeline:
-        lightning.fit(model, datamodule=data, ckpt_path=checkpoint if checkpoint and checkpoint.exists() else None)
+        lightning.fit(model, datamodule=data, ckpt_path=checkpoint if resumed else None)
         lightning.test(model, datamodule=data, verbose=False)
         if lightning.is_global_zero:
             model.final |= proven(model, data)
-        chosen = choose(model, data, solver, select, first=lightning.is_global_zero)
+        folds = () if data.fold is None else cross_validated(model, data, solver, select.metric, place, resumed)
+        chosen = choose(model, data, solver, select, folds, first=lightning.is_global_zero)
+        draws = few_shot_draws(model, data, solver, select, place, resumed) if data.shots else []
     rows = result_rows(model, data, settings, model.pipeline.seconds, chosen)
     warn_of_unproven(rows)
     warn_of_refit(rows[chosen.entry])
     if lightning.is_global_zero:
         for figures in (callback for callback in callbacks if isinstance(callback, Figures)):
-            figures.draw(chosen, model.hparams["l2"], data.classes, Path(folder) if folder else None, logger)
+            figures.draw(chosen, model.hparams["l2"], data.classes, place, logger, draws)
         if logger:
             logger.log_end(settings, rows)
-        if folder:
-            chosen_classifier(model, data, chosen, rows[chosen.entry]).save(Path(folder))
-            replace_file(Path(folder) / RESULTS, as_csv(rows))
-    return Result(rows, model, chosen)
+        if place:
+            chosen_classifier(model, data, chosen, rows[chosen.entry]).save(place)
+            replace_file(place / RESULTS, as_csv(rows))
+    return Result(rows, model, chosen, draws)
+
+
+def check_resampling(data: LinearDataModule, solver: Solver, trainer: Mapping[str, Any]) -> None:
+    """Raises an InputError where folds or few-shot draws are asked for and can not be fitted."""
+    for name, asked in (("folds", data.fold is not None), ("shots", bool(data.shots))):
+        if asked and not solver.one_at_a_time:
+            raise InputError(f"data.{name}: accepted with optimizer=exact; each part has an optimum, and no best stop")
+        if asked and trainer.get("devices", 1) != 1:
+            raise InputError(f"trainer.devices={trainer['devices']}: accepted with data.{name} is 1")
 
 
 def automatic_l2(data: LinearDataModule, model: LinearClassifier, solver: Solver) -> list[float]:
@@ -258,7 +275,8 @@ def result_rows(
     ]
     scored = f"val_{chosen.selection.metric}"
     for entry, (row, score) in enumerate(zip(rows, chosen.scores, strict=True)):
-        row |= {scored: row.get(scored, measured(score.value)), f"{scored}_se": measured(score.standard_error)}
+        row |= {name: row.get(name, measured(value)) for name, value in chosen.validation[entry].items()}
+        row[f"{scored}_se"] = measured(score.standard_error)
         row["selected"] = shown(entry == chosen.entry)
     rows[chosen.entry] |= {name: None if value is None else measured(value) for name, value in chosen.columns.items()}
     return [dict.fromkeys(COLUMNS) | row for row in rows]

@@ -101,6 +101,17 @@ def outcome(logits: Tensor, target: Tensor, keep: bool = True) -> Outcome:
     return Outcome(target, decide(logits), losses, confidence, log_p if keep else None, log_p.shape[1])
 
 
+def outcome_of_labels(logits: Tensor, target: Tensor, keep: bool = False) -> Outcome:
+    """Returns what the loss and the accuracy need of K sigmoids, ``target (N, K)``: one class, all labels are right.
+
+    The loss is the sum over the labels. ``keep`` is for the likeness with ``outcome``.
+    """
+    losses = torch.nn.functional.binary_cross_entropy_with_logits(logits, target.to(logits.dtype), reduction="none")
+    right = ((logits > 0) == target.bool()).all(1)
+    none = torch.zeros(len(target), dtype=torch.float64, device=target.device)
+    return Outcome(torch.ones_like(right).long(), right.long(), losses.double().sum(1), none, None, 2)
+
+
 def joined(parts: list[Outcome]) -> Outcome:
     """Returns the outcome of the samples of all parts, in their order."""
     kept = [part.log_probability for part in parts if part.log_probability is not None]

@@ -9,6 +9,7 @@ from handgrad.plots.result_pictures import (
     CELLS,
     decades,
     draw_confusion,
+    draw_few_shots,
     draw_reliability,
     draw_validation_curve,
     pooled,
@@ -104,3 +105,15 @@ def test_the_reliability_curve_shows_both_and_their_errors():
         assert list(line.get_xdata()) == curve.confidence[filled].tolist()
     assert upper.get_ylabel() == "Accuracy, test set"
     assert lower.get_xlabel() == "Confidence"
+
+
+def test_few_shot_draws_have_a_point_each_and_their_mean():
+    rows = [{"shots": shots, "test_accuracy": shots / 20 + draw / 10} for shots in (1, 2, 16) for draw in range(3)]
+    figure = draw_few_shots(rows, "test_accuracy")
+    (ax,) = figure.axes
+    points = [line for line in ax.lines if len(line.get_xdata()) == 3 and len(set(line.get_xdata())) == 1]
+    assert len(points) == 3
+    means = next(line.get_ydata() for line in ax.lines if list(line.get_xdata()) == [1, 2, 16])
+    assert list(means) == pytest.approx([0.15, 0.2, 0.9])
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["1", "2", "16"]
+    assert ax.get_ylabel() == "Test accuracy"

@@ -44,7 +44,8 @@ class DivergenceCheck(pl.Callback):
         self.last = [mean if on else last for mean, on, last in zip(means, active, self.last or means, strict=True)]
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: LinearClassifier) -> None:
-        self.check("loss/val", pl_module.metrics["loss/val"][None], trainer.global_step, pl_module)
+        if (loss := pl_module.metrics.get("loss/val")) is not None:  # a cross-validation has no such set
+            self.check("loss/val", loss[None], trainer.global_step, pl_module)
 
     def check(self, name: str, losses: Tensor, first: int, model: LinearClassifier) -> None:
         """Checks ``losses (B, L)``, the first row of which was measured after ``first`` updates."""
@@ -57,7 +58,7 @@ class DivergenceCheck(pl.Callback):
             )
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: LinearClassifier) -> None:
-        val = pl_module.metrics["loss/val"].tolist() if pl_module.metrics else self.last
+        val = pl_module.metrics["loss/val"].tolist() if "loss/val" in pl_module.metrics else self.last
         rows = zip(pl_module.hparams["l2"], self.start, self.last, val, strict=bool(self.start))
         worse = {l2: (last, start) for l2, start, last, of_val in rows if min(last, of_val) > start}
         zero, best = loss_of_zero(pl_module), pl_module.best_loss.tolist()

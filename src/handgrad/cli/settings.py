@@ -60,6 +60,10 @@ def whole(least: int) -> tuple[str, Callable[[Any], bool]]:
     return f"a whole number >= {least}", lambda x: is_whole(x) and x >= least
 
 
+def whole_or_null(least: int) -> tuple[str, Callable[[Any], bool]]:
+    return f"a whole number >= {least}, or null", lambda x: x is None or (is_whole(x) and x >= least)
+
+
 def one_of(*names: str) -> tuple[str, Callable[[Any], bool]]:
     return f"{ONE_OF}{', '.join(names)}", lambda x: x in names
 
@@ -149,6 +153,19 @@ class Features:
         ),
     )
     sample_weight: str | None = setting("what a sample weighs in training: an array or a column, or a file of its own")
+    folds: int | None = setting(
+        "of a cross-validation, which takes the place of data.val; for optimizer=exact", whole_or_null(2)
+    )
+    groups: str | None = setting("whose samples are in one fold: an array or a column, or a file of its own")
+    shots: Any = setting(
+        "fit so many samples of each class too, drawn data.draws times; for optimizer=exact",
+        (
+            "a list of whole numbers >= 1 like [1,2,4,8,16], or null",
+            lambda x: x is None or (isinstance(x, list) and len(x) > 0 and all(is_whole(n) and n >= 1 for n in x)),
+        ),
+    )
+    draws: int = setting("of few-shot samples, for each number of data.shots", whole(1))
+    bootstrap: int | None = setting("draws of the test set, for 95 % intervals of its figures", whole_or_null(1))
     shuffle: Any = shuffle()
     batch_size: int = MISSING
     seed: int = MISSING

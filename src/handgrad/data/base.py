@@ -39,6 +39,10 @@ class LinearDataModule(pl.LightningDataModule):
         sample_weight: ``(N,)`` float64 of the training set, after ``setup``; None: all weigh alike.
         val_weight: ``(N,)`` float64, what the samples of the validation set would weigh among those of the training
             set; None: each 1, or, where those have weights, nobody knows.
+        fold: ``(N,)`` int64, which fold of a cross-validation holds a sample of the training set out: then there is no
+            validation set; None: there are no folds.
+        shots, draws: how many samples of each class train in few-shot draws, and how often each.
+        bootstrap: draws of the test set; None: there are none.
         batches: updates per epoch, after ``setup`` as the next two are.
         check_interval: updates between two validations, a fifth of an epoch but at least one.
         total_updates: updates in all epochs.
@@ -54,6 +58,11 @@ class LinearDataModule(pl.LightningDataModule):
     feature_names: Sequence[str] | None = None
     scaling: str | None = None
     unit_rows = False
+    fold: Tensor | None = None
+    shots: Sequence[int] = ()
+    draws: int = 0
+    bootstrap: int | None = None
+    normalize: str = "none"
 
     def __init__(
         self, *, shuffle: bool, batch_size: int, seed: int, epochs: int, train_size: int | None = None
@@ -164,6 +173,10 @@ class LinearDataModule(pl.LightningDataModule):
         if self.sample_weight is not None and self.val_weight is None:
             raise InputError("select.refit=true: the validation set has no sample weights; accepted is data.val=null")
 
+    def weights_of_part(self, index: Tensor) -> Tensor | None:
+        """Returns what the samples ``index (n,)`` of the training set weigh where they alone train, (n,)."""
+        return None if self.sample_weight is None else self.sample_weight[index]
+
     def _on_device(self, name: str) -> Samples:
         """Returns a set, moved to the trainer's device for good: there are no transfers while training."""
         input, target = getattr(self, name)
@@ -197,12 +210,14 @@ class LinearDataModule(pl.LightningDataModule):
 
     def val_dataloader(self) -> WholeSets:
         """Returns the validation set and the training set, ``val`` and ``train``, as one batch."""
-        return WholeSets({name: self._on_device(name) for name in ("val", "train")})
+        return self._whole_sets("val", "train")
 
     def test_dataloader(self) -> WholeSets:
         """Returns ``train``, ``val`` and, where there is one, ``test``, as one batch."""
-        names = ("train", "val") if self.test is None else ("train", "val", "test")
-        return WholeSets({name: self._on_device(name) for name in names})
+        return self._whole_sets("train", "val", "test")
+
+    def _whole_sets(self, *names: str) -> WholeSets:
+        return WholeSets({name: self._on_device(name) for name in names if getattr(self, name) is not None})
 
 
 def datamodule_of(trainer: Any) -> LinearDataModule:

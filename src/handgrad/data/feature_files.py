@@ -20,6 +20,7 @@ from handgrad.errors import InputError, nearest
 
 FEATURES = (*READERS, *TABLES)
 VECTORS = (*FEATURES, ".txt")
+HELD = {"y": "labels", "sample_weight": "sample weights", "groups": "groups"}  # what settings name
 WHOLE_NUMBER = re.compile(r"[+-]?\d+")
 NAMES_SHOWN = 8
 
@@ -33,6 +34,7 @@ class Names:
         y: the labels; of several labels, several columns of a table too; None: ``y``, or the only array that can be
             meant.
         weight: the sample weights; None: there are none.
+        groups: the groups of a cross-validation; None: there are none.
         labels: the setting that names files of labels, for who finds none.
         several: what stands between the names of several labels; None: a sample has one label.
     """
@@ -40,6 +42,7 @@ class Names:
     x: str | Sequence[str] | None = None
     y: str | Sequence[str] | None = None
     weight: str | None = None
+    groups: str | None = None
     labels: str = "train_labels"
     several: str | None = None
 
@@ -53,8 +56,8 @@ class Shard:
         dtype: as it is stored; of a table as it is read.
         columns: the features' names, of a table.
         read: returns the features (N, D), memory-mapped where the file allows it.
-        labels, weights: return those that stand beside the features, (N,), or raise an InputError if none do; several
-            labels are (N, K), or names.
+        labels, weights, groups: return those that stand beside the features, (N,), or raise an InputError if none do;
+            several labels are (N, K), or names.
     """
 
     file: File
@@ -64,6 +67,7 @@ class Shard:
     read: Callable[[], Tensor]
     labels: Callable[[], np.ndarray]
     weights: Callable[[], np.ndarray]
+    groups: Callable[[], np.ndarray]
 
 
 def files_of(name: str, given: Any, accepted: Sequence[str]) -> list[File]:
@@ -121,10 +125,12 @@ def array_shard(file: File, names: Names) -> Shard:
 
     others = {key: array for key, array in arrays.items() if key != name}
     weights = partial(vector_of_arrays, file, others, names.weight, "sample_weight")
-    unweighted = {key: array for key, array in others.items() if key != names.weight}
+    groups = partial(vector_of_arrays, file, others, names.groups, "groups")
+    unweighted = {key: array for key, array in others.items() if key not in (names.weight, names.groups)}
     otherwise, several = f"data.{names.labels}=<file>", names.several is not None
     labels = partial(vector_of_arrays, file, unweighted, names.y, "y", otherwise, several)
-    return Shard(file, (found.shape[0], found.shape[1]), found.dtype, None, reader(file, found), labels, weights)
+    shape = found.shape[0], found.shape[1]
+    return Shard(file, shape, found.dtype, None, reader(file, found), labels, weights, groups)
 
 
 def reader(file: File, found: Stored) -> Callable[[], Tensor]:
@@ -188,19 +194,20 @@ def table_shard(file: File, names: Names) -> Shard:
 
     labels = partial(column_of, table, names.y or "y", "y", f"data.{names.labels}=<file>", names.several is not None)
     weights = partial(column_of, table, names.weight or "", "sample_weight")
+    groups = partial(column_of, table, names.groups or "", "groups")
     read = partial(table.matrix, columns, rows)
     told = None if table.columns[columns[0]] == "list" else tuple(columns)
-    return Shard(file, (rows, width), table.dtype(columns), told, read, labels, weights)
+    return Shard(file, (rows, width), table.dtype(columns), told, read, labels, weights, groups)
 
 
 def feature_columns(table: Table, names: Names) -> list[str]:
-    """Returns the columns that are features: those of ``x``, or all but the labels and weights."""
+    """Returns the columns that are features: those of ``x``, or all but the labels, weights and groups."""
     if names.x is not None:
         found = [names.x] if isinstance(names.x, str) else list(names.x)
         check_columns(table, found, "x")
     else:
         labels = [names.y or "y"] if isinstance(names.y or "y", str) else list(names.y or ())
-        found = [name for name in table.columns if name not in (*labels, names.weight)]
+        found = [name for name in table.columns if name not in (*labels, names.weight, names.groups)]
     if not found:
         raise InputError(f"{table.file}: no column is left for features; accepted is at least one")
     allowed = ("number", "list") if len(found) == 1 else ("number",)
@@ -233,7 +240,7 @@ def vector_of(file: File, name: str | Sequence[str] | None, key: str, several: b
 
     Args:
         name: of the array or column; None: ``key``, or the only one that can be meant.
-        key: ``y`` or ``sample_weight``.
+        key: of ``HELD``.
         several: whether a sample has several labels: then they are numbers (N, K), text (N,), or tuples of names (N,).
 
     Raises:
@@ -277,7 +284,7 @@ def vector_of_arrays(
         raise InputError(f"{file}: {key}={list(name)}: accepted is one name; lists are for columns of tables")
     kinds, axes = (("number", "text", LISTS), (1, 2)) if several else (("number", "text"), (1,))
     name = name or likely(arrays, key, lambda array: len(array.shape) in axes and array.kind in kinds)
-    what = "labels" if key == "y" else "sample weights"
+    what = HELD[key]
     found = chosen(file, arrays, name, key, what, otherwise)
     told = f"{file}: {name}" if name else f"{file}"
     if found.kind not in kinds:

@@ -8,14 +8,15 @@ import torch
 from torch import Tensor
 
 from handgrad.data.array_files import File
-from handgrad.data.base import LinearDataModule
+from handgrad.data.base import LinearDataModule, whole_number
 from handgrad.data.blocks import Samples
 from handgrad.data.feature_files import Names
-from handgrad.data.labels import check_classes, class_weights, classes_of, encoded, held_out, weights_of
+from handgrad.data.labels import check_classes, class_weights, classes_of, encoded, held_out, listed, weights_of
 from handgrad.data.multilabel import check_labels, indicated, label_names, rarest_label
 from handgrad.data.normalization import KINDS, Transform, by_columns, shift_and_scale, statistics, to_length_one
 from handgrad.data.rows import Rows
 from handgrad.data.shards import Files, Shards, check_features, check_finite, is_file
+from handgrad.data.splits import fold_index
 from handgrad.errors import InputError, nearest
 
 IN_MEMORY = 2**29  # bytes: a set that is larger, as float32 or float64, stays on disk
@@ -43,6 +44,11 @@ class FeatureDataModule(LinearDataModule):
         normalize: ``none``, ``center``, ``standardize``, or ``l2``; by the training set alone, after the hold-out.
         class_weight: None, ``balanced``, or a table of weights by class.
         sample_weight: name of an array or column in the files of ``train``, or a file; None: all weigh alike.
+        folds: of a cross-validation, from 2: then nothing is held out, ``val`` is None, and ``fold`` is known.
+        groups: name of an array or column in the files of ``train``, or a file: samples of a group are in one fold.
+        shots: how many samples of each class train in few-shot draws; None: there are none.
+        draws: so many for each number of ``shots``.
+        bootstrap: draws of the test set, for confidence intervals; None: there are none.
         shared: the arguments of ``LinearDataModule``.
 
     Attributes:
@@ -74,9 +80,16 @@ class FeatureDataModule(LinearDataModule):
         normalize: str,
         class_weight: str | Mapping[Any, float] | None = None,
         sample_weight: str | None = None,
+        folds: int | None = None,
+        groups: str | None = None,
+        shots: Sequence[int] | None = None,
+        draws: int = 10,
+        bootstrap: int | None = None,
         **shared: Any,
     ) -> None:
         super().__init__(**shared)
+        self.folds, self.groups_from = folds, groups
+        self.shots, self.draws, self.bootstrap = list(shots or ()), draws, bootstrap
         self._weight_of_val: Tensor | None = None
         self.holdout, self.normalize = holdout, normalize
         self.scaling = KINDS.get(normalize)
@@ -88,8 +101,10 @@ class FeatureDataModule(LinearDataModule):
         if y is not None and not isinstance(y, str):
             y = self._columns_of_labels(y)
         self._check_arguments(train)
+        self._check_resampling(val)
         weight = None if sample_weight is None or is_file(sample_weight) else sample_weight
-        names = Names(x, y, weight, several=label_separator if multilabel else None)
+        group = None if groups is None or is_file(groups) else groups
+        names = Names(x, y, weight, group, several=label_separator if multilabel else None)
         given = {"train": (train, train_labels), "val": (val, val_labels), "test": (test, test_labels)}
         for name, (files, labels) in given.items():
             if files is None and labels is not None:
@@ -102,6 +117,21 @@ class FeatureDataModule(LinearDataModule):
         self._take_features()
         self._take_labels()
         self._take_weights()
+        self._take_folds()
+
+    def _check_resampling(self, val: Files | None) -> None:
+        for name, least in (("folds", 2), ("draws", 1), ("bootstrap", 1)):
+            if (value := getattr(self, name)) is not None:
+                whole_number(name, value, least)
+        for shots in self.shots:
+            whole_number("shots", shots, least=1)
+        if self.folds is not None and val is not None:
+            raise InputError(f"folds={self.folds}: accepted with val={val} is null; each fold is held out in turn")
+        if self.groups_from is not None and self.folds is None:
+            raise InputError(f"groups={self.groups_from}: accepted with folds=null is null")
+        if self.shots and (self.folds is not None or self.multilabel):
+            other = "task=multilabel" if self.multilabel else f"folds={self.folds}"
+            raise InputError(f"shots={self.shots}: accepted with {other} is null")
 
     def _check_arguments(self, train: Files | None) -> None:
         if train is None:
@@ -140,7 +170,7 @@ class FeatureDataModule(LinearDataModule):
             name: encode(shards.labels, self.classes, str(shards.files[0])) for name, shards in self.sets.items()
         }
         index: dict[str, Tensor | None] = dict.fromkeys(targets)
-        if "val" not in targets:
+        if "val" not in targets and self.folds is None:
             groups = rarest_label(targets["train"]) if self.multilabel else targets["train"]
             index["train"], index["val"] = held_out(groups, self.holdout, self.seed)
             targets["val"] = targets["train"][index["val"]]
@@ -160,12 +190,15 @@ class FeatureDataModule(LinearDataModule):
         member = torch.zeros(len(target), dtype=torch.int64) if self.multilabel else target  # class weights: none
         of_class = class_weights(self.class_weight, self.classes, target)
         of_train = samples if samples is None or index is None else samples[index]
+        self._samples_weigh = of_train
         self._weight = weights_of(of_train, of_class, member)
         check(self._weight, target, self.classes)
         self._weight_of_val = self._as_in_training(samples, of_class, of_train)
 
     def _as_in_training(self, samples: Tensor | None, of_class: Tensor, of_train: Tensor | None) -> Tensor | None:
         """Returns what samples of the validation set weigh, beside 1 for those of a training set that weigh alike."""
+        if self.folds is not None:
+            return None
         held, train, val = self._index["val"], self._targets["train"], self._targets["val"]
         if samples is not None and held is None:
             return None  # they lie in a file without weights
@@ -176,6 +209,25 @@ class FeatureDataModule(LinearDataModule):
             whole = whole / (first * (1 if of_train is None else of_train[0]))
         return None if self._weight is None and bool((whole == 1).all()) else whole
 
+    def _take_folds(self) -> None:
+        """Says which fold holds each sample of the training set out, and that few-shot draws can be made."""
+        target = self._targets["train"]
+        if self.folds is not None:
+            groups = None if self.groups_from is None else self.sets["train"].groups(self.groups_from)[: len(target)]
+            member = rarest_label(target) if self.multilabel else target
+            names = [*self.classes, "none"] if self.multilabel else self.classes
+            self.fold = fold_index(member, names, self.folds, self.seed, groups)
+        for shots in self.shots:
+            if short := [name for name, count in zip(self.classes, target.bincount(), strict=True) if count < shots]:
+                raise InputError(f"shots={shots}: class {listed(short)} has fewer samples; accepted are fewer shots")
+
+    def weights_of_part(self, index: Tensor) -> Tensor | None:
+        if self.class_weight != "balanced":
+            return super().weights_of_part(index)
+        target = self._targets["train"][index]
+        samples = None if self._samples_weigh is None else self._samples_weigh[index]
+        return weights_of(samples, class_weights("balanced", self.classes, target), target)
+
     @property
     def files(self) -> list[File]:
         return [file for shards in self.sets.values() for file in shards.files]
@@ -183,9 +235,14 @@ class FeatureDataModule(LinearDataModule):
     def about(self) -> dict[str, Any]:
         given = {
             "normalize": self.normalize,
-            "holdout": None if "val" in self.sets else self.holdout,
+            "holdout": None if "val" in self.sets or self.folds is not None else self.holdout,
             "class_weight": self.class_weight,
             "sample_weight": self.sample_weight_from,
+            "folds": self.folds,
+            "groups": self.groups_from,
+            "shots": self.shots or None,
+            "draws": self.draws if self.shots else None,
+            "bootstrap": self.bootstrap,
         }
         files = {f"file {file}": f"{file.size} bytes, SHA-256 {file.sha256}" for file in self.files}
         return super().about() | given | files
@@ -197,7 +254,7 @@ class FeatureDataModule(LinearDataModule):
         """Reads the features, and looks at each number that is used; also sets what is known only now."""
         found: dict[str, Rows | Tensor] = {}
         for name, shards in self.sets.items():
-            held = {"val": self._index["val"]} if name == "train" and "val" not in self.sets else {}
+            held = {"val": self._index["val"]} if name == "train" and "val" in {*self._index} - {*self.sets} else {}
             tensors = shards.read()
             rows = {part: Rows(tensors, index) for part, index in ({name: self._index[name]} | held).items()}
             check_finite(shards.shards, rows.values())

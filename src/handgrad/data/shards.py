@@ -1,6 +1,6 @@
 """The features of one set, which may lie in several files, and their labels."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from handgrad.data.feature_files import FEATURES, VECTORS, Names, Shard, files_of, shard_of, vector_of
+from handgrad.data.feature_files import FEATURES, HELD, VECTORS, Names, Shard, files_of, shard_of, vector_of
 from handgrad.data.labels import one_kind, plain_labels, plain_weights
 from handgrad.data.multilabel import one_form, plain_label_sets
 from handgrad.data.rows import Rows
@@ -86,14 +86,25 @@ class Shards:
         Args:
             given: name of an array or column in the files, which ``names`` had too; else a file, or a pattern.
         """
-        own = files_of("sample_weight", given, VECTORS) if is_file(given) else []
-        found = [(file, vector_of(file, None, "sample_weight")) for file in own]
-        found = found or [(shard.file, shard.weights()) for shard in self.shards]
+        told, found = self._vectors(given, "sample_weight", lambda shard: shard.weights())
+        return np.concatenate([plain_weights(values, name) for name, values in zip(told, found, strict=True)])
+
+    def groups(self, given: str) -> np.ndarray:
+        """Returns the groups (N,), numbers or text; ``given`` as for ``weights``."""
+        told, found = self._vectors(given, "groups", lambda shard: shard.groups())
+        return one_kind(found, told)
+
+    def _vectors(
+        self, given: str, key: str, beside: Callable[[Shard], np.ndarray]
+    ) -> tuple[list[str], list[np.ndarray]]:
+        """Returns the names of files, and what each holds for its rows: beside the features, or by itself."""
+        own = files_of(key, given, VECTORS) if is_file(given) else []
+        found = [(file, vector_of(file, None, key)) for file in own]
+        found = found or [(shard.file, beside(shard)) for shard in self.shards]
         self.files += own
-        told = [str(file) for file, _ in found]
-        plain = [plain_weights(values, name) for name, (_, values) in zip(told, found, strict=True)]
-        self.check_lengths(told, plain, "sample weights")
-        return np.concatenate(plain)
+        told, vectors = [str(file) for file, _ in found], [values for _, values in found]
+        self.check_lengths(told, vectors, HELD[key])
+        return told, vectors
 
     def read(self) -> list[Tensor]:
         """Returns the features of each shard, (N, D), memory-mapped where the file allows it."""

@@ -269,7 +269,7 @@ class Objective:
         whole = samples if shares is None else shares.sum().item()
         if self.total is not None:
             whole = self.total(torch.tensor([whole], dtype=torch.float64)).item()
-        rows = max(LEAST_ROWS, CACHED // features)
+        rows = max(LEAST_ROWS, CACHED // max(features, bias.numel()))
         size = -(-samples // (PARTS * rows)) * rows  # of a part, which is a whole number of chunks
         parts = [slice(first, min(first + size, samples)) for first in range(0, samples, max(size, 1))]
         part = partial(

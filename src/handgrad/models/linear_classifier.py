@@ -178,25 +178,25 @@ class LinearClassifier(pl.LightningModule):
 
     def validation_step(self, batch: dict[str, Samples], batch_idx: int) -> None:
         """Evaluates the validation set and the training set; of one classifier at a time, the one that moved."""
-        val, train = batch["val"], batch["train"]
         if self.pipeline.one_at_a_time:
-            self.evaluate_moved(val, train)
+            self.evaluate_moved(batch)
             return
+        val, train = batch["val"], batch["train"]
         tasks = (self.loss_and_hits, val), (self.hits, train)
         val_sums, train_hits = self.pipeline.sums(self.bias.numel(), *tasks)
         val_loss, val_accuracy = val_sums / len(val[1])
         train_accuracy = train_hits / len(train[1])
         self.metrics = {"loss/val": val_loss, "accuracy/val": val_accuracy, "accuracy/train": train_accuracy}
 
-    def evaluate_moved(self, val: Samples, train: Samples) -> None:
+    def evaluate_moved(self, batch: dict[str, Samples]) -> None:
         """Takes the metrics of the classifiers that moved; the others keep theirs, at first NaN."""
         entries = self.moved.nonzero().flatten()
         of_moved = partial(self.loss_and_hits, entries=entries)
-        found = self.pipeline.sums(len(entries) * self.bias.shape[1], (of_moved, val), (of_moved, train))
-        (val_loss, val_hits), (_, train_hits) = (
-            sums / len(target) for sums, (_, target) in zip(found, (val, train), strict=True)
-        )
-        metrics = {"loss/val": val_loss, "accuracy/val": val_hits, "accuracy/train": train_hits}
+        found = self.pipeline.sums(len(entries) * self.bias.shape[1], *((of_moved, part) for part in batch.values()))
+        metrics = {}
+        for (split, (_, target)), sums in zip(batch.items(), found, strict=True):
+            metrics[f"loss/{split}"], metrics[f"accuracy/{split}"] = sums / len(target)
+        del metrics["loss/train"]  # of which there is a curve already
         for name, values in metrics.items():
             whole = self.metrics.get(name, torch.full((len(self.moved),), torch.nan, dtype=torch.float64))
             self.metrics[name] = whole.index_copy(0, entries, values)
@@ -204,7 +204,7 @@ class LinearClassifier(pl.LightningModule):
     def on_validation_epoch_end(self) -> None:
         self.metrics["weight_norm"] = self.weight_norm_squared().sqrt()
         self.metrics["penalty"] = self.objective().penalty(self.weight.detach(), self.bias.detach())
-        loss = self.metrics["loss/val"]
+        loss = self.metrics.get("loss/val", torch.full_like(self.best_loss, torch.nan))
         better = loss < self.best_loss.to(loss.device)
         if self.pipeline.one_at_a_time:  # an optimum is looked for once, and is best as it is
             better = self.moved

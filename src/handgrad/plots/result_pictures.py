@@ -1,7 +1,7 @@
 """The pictures of a run: the choice among its l2 values, the confusion of its classes, and its calibration."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -50,6 +50,28 @@ def draw_validation_curve(l2: Sequence[float], scores: Sequence[Score], selectio
     )
     if selection.rule != "best":
         draw_bound(ax, l2, scores, selection)
+    ax.legend(loc="best")
+    return figure
+
+
+@styled
+def draw_few_shots(rows: Sequence[Mapping[str, float]], name: str) -> Figure:
+    """Draws a figure of few-shot draws over the shots: each draw, and the mean with the standard deviation.
+
+    Args:
+        rows: with ``shots`` and ``name``, a row for each draw.
+    """
+    figure, ax = axes("Samples of each class", name.replace("_", " ").capitalize(), (6.4, 4.3))
+    shots = sorted({row["shots"] for row in rows})
+    drawn = [np.array([row[name] for row in rows if row["shots"] == count]) for count in shots]
+    for count, values in zip(shots, drawn, strict=True):
+        ax.plot([count] * len(values), values, "o", color=GREY, markersize=4, alpha=0.5)
+    means = [values.mean() for values in drawn]
+    deviations = [values.std(ddof=1) if len(values) > 1 else 0.0 for values in drawn]
+    ax.errorbar(shots, means, deviations, fmt="o-", color=BLUE, markersize=6, capsize=3, label="mean ± s.d.")
+    ax.set_xscale("log", base=2)
+    ax.set_xticks(shots, [str(count) for count in shots])
+    ax.minorticks_off()
     ax.legend(loc="best")
     return figure
 

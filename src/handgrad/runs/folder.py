@@ -15,6 +15,8 @@ from handgrad.runs.results import COLUMNS, Row, check_same, number, read_results
 
 RESULTS = "results.csv"
 PER_CLASS = "per_class.csv"
+FOLDS = "folds.csv"
+DRAWS = "few_shots.csv"
 FAILED = "failed.txt"
 LOG = "train.log"
 MODEL = "model.safetensors"

@@ -15,12 +15,15 @@ MEASURES += ["weight_norm_squared"]
 RANKINGS = ["val_map", "test_map"]  # of several labels: the mean average precision, of the best weights
 SCORES = ["val_loss_se", "val_accuracy_se"]
 SCORES += [f"val_{name}{end}" for name in ("mean_per_class", "f1_macro", "auroc") for end in ("", "_se")]
+OF_FOLDS = [f"val_{name}_sd" for name in ("loss", "accuracy", "mean_per_class", "f1_macro", "auroc")]
+BOOTSTRAP = [f"test_{name}{end}" for name in ("loss", "accuracy") for end in ("_low", "_high")]
+BOOTSTRAP += [f"test_{name}{end}" for name in ("mean_per_class", "f1_macro", "auroc") for end in ("", "_low", "_high")]
 CALIBRATION = ["temperature", "val_ece", "val_ece_scaled", "test_ece", "test_ece_scaled"]
 PROOF = ["objective", "gap", "gradient_norm", "converged", "iterations", "passes"]
 REFITTED = ["refit_test_loss", "refit_test_accuracy", "refit_weight_norm_squared"]
 COLUMNS = ["classes", "scaling", "l2", "C", "selected", "epoch", "steps", "best_step", *MEASURES, *PROOF, "seconds"]
 COLUMNS += [*(f"last_{name}" for name in (*MEASURES, "gap")), *RANKINGS]
-COLUMNS += [*SCORES, *CALIBRATION, "refit_C", *REFITTED, *(f"refit_{name}" for name in PROOF)]
+COLUMNS += [*SCORES, *OF_FOLDS, *BOOTSTRAP, *CALIBRATION, "refit_C", *REFITTED, *(f"refit_{name}" for name in PROOF)]
 
 Row = dict[str, Any]
 
@@ -81,8 +84,11 @@ def table(rows: Sequence[Row], metric: str = "loss", how: str = "by its validati
     """
     columns = {"l2": "l2", "steps": "steps", "best_step": "best at"}
     names = [*MEASURES[:-1], *RANKINGS, *([f"val_{metric}"] if f"val_{metric}" not in MEASURES else [])]
+    names = [each for name in names for each in (name, f"{name}_sd")]
     measured = [name for name in names if rows[0].get(name) is not None]
-    columns |= {name: name.replace("_", " ").replace("map", "mAP") for name in measured}
+    columns |= {
+        name: "± sd" if name.endswith("_sd") else name.replace("_", " ").replace("map", "mAP") for name in measured
+    }
     cells = [[*columns.values(), "‖w‖", "gap", ""]]
     for row in rows:
         numbers = [f"{row[name]:.4f}" for name in measured]
@@ -92,7 +98,9 @@ def table(rows: Sequence[Row], metric: str = "loss", how: str = "by its validati
         cells.append([f"{row['l2']:g}", str(row["steps"]), str(row["best_step"]), *numbers, norm, gap, mark])
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines = ["  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in cells]
-    return "\n".join([*lines, *([f"* selected {how}"] if len(rows) > 1 else []), *told_of_refit(rows)])
+    return "\n".join(
+        [*lines, *([f"* selected {how}"] if len(rows) > 1 else []), *told_of_refit(rows), *told_of_draws(rows)]
+    )
 
 
 def told_of_refit(rows: Sequence[Row]) -> list[str]:
@@ -104,6 +112,16 @@ def told_of_refit(rows: Sequence[Row]) -> list[str]:
     tested = row.get("refit_test_accuracy") is not None
     test = f": test loss {row['refit_test_loss']:.4f}, accuracy {row['refit_test_accuracy']:.4f}" if tested else ""
     return [f"refitted on train + val at l2={row['l2']:g}{test}{gap}"]
+
+
+def told_of_draws(rows: Sequence[Row]) -> list[str]:
+    """Returns the confidence interval of the test accuracy, as a line, if there is one."""
+    row = next((row for row in rows if row.get("test_accuracy_low") is not None), None)
+    if row is None:
+        return []
+    found = row["refit_test_accuracy"] if row.get("refit_test_accuracy") is not None else row["test_accuracy"]
+    low, high = row["test_accuracy_low"], row["test_accuracy_high"]
+    return [f"test accuracy at l2={row['l2']:g}: {found:.4f}, 95 % interval {low:.4f} to {high:.4f}"]
 
 
 def check_same(before: Mapping[str, Any], now: Mapping[str, Any], begun: str = "the run was started") -> None:
