@@ -37,6 +37,10 @@ WRONG = {
     "data.y": ([1, "", [], ["a", 1], True], ["a", "b"]),
     "data.label_names": ([1, "a", [], ["a", 1], True], ["a", "b"]),
     "data.label_separator": ([""], "|"),
+    "data.folds": ([1, 0, 2.5, True, "5"], 5),
+    "data.shots": ([1, [], [0], [1, "2"], "all", True], [1, 16]),
+    "data.draws": ([0, 1.5, None, True], 3),
+    "data.bootstrap": ([0, 1.5, True, "100"], 100),
     "data.holdout": ([0, 1, -0.1, NAN, "abc", True, [0.1]], 0.5),
     "data.normalize": (["standard", "", 1, True], "l2"),
     "data.class_weight": (["balance", 1, True, [1, 2], {"a": -1}, {"a": NAN}, {"a": "1"}], {"a": 1, 2: 0.5}),
@@ -73,7 +77,7 @@ LINES = [
     ("callbacks.checkpoint.every_seconds", NAN, "callbacks.checkpoint.every_seconds=NaN: accepted is a number >= 0"),
 ]
 # The data modules check them.
-OWNERS = {"data.root", "data.split", "data.digits", "data.shuffle", "data.sample_weight"}
+OWNERS = {"data.root", "data.split", "data.digits", "data.shuffle", "data.sample_weight", "data.groups"}
 
 
 @pytest.fixture(scope="module")
