@@ -40,7 +40,8 @@ def test_the_columns_are_these_in_this_order():
         "val_auroc val_auroc_se val_loss_sd val_accuracy_sd val_mean_per_class_sd val_f1_macro_sd val_auroc_sd "
         "test_loss_low test_loss_high test_accuracy_low test_accuracy_high "
         "test_mean_per_class test_mean_per_class_low test_mean_per_class_high "
-        "test_f1_macro test_f1_macro_low test_f1_macro_high test_auroc test_auroc_low test_auroc_high temperature val_ece val_ece_scaled test_ece test_ece_scaled "
+        "test_f1_macro test_f1_macro_low test_f1_macro_high test_auroc test_auroc_low test_auroc_high "
+        "temperature val_ece val_ece_scaled test_ece test_ece_scaled "
         "refit_C refit_test_loss refit_test_accuracy refit_weight_norm_squared "
         "refit_objective refit_gap refit_gradient_norm refit_converged refit_iterations refit_passes"
     )

@@ -1,6 +1,7 @@
 """A sweep's jobs and their results in one table."""
 
 import csv
+import itertools
 import os
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from handgrad.cli.endings import sum_up
 from handgrad.errors import InputError
 from handgrad.runs.checkpoint import WholeCheckpointIO
 from handgrad.runs.folder import LAST, LOCK, RESULTS, WORDS
+from handgrad.runs.results import as_csv, read_results
 from handgrad.runs.sweep import SWEEP, accuracy_on_test, latest_sweep, owned, read_jobs, started_with
 from tests.report.conftest import write_results
 
@@ -169,3 +171,16 @@ def test_the_refitted_weights_are_tested_where_there_are_some():
     assert accuracy_on_test({"test_accuracy": 0.5}) == 0.5
     assert accuracy_on_test({"test_accuracy": 0.5, "refit_test_accuracy": 0.6}) == 0.6
     assert accuracy_on_test({"test_accuracy": None, "refit_test_accuracy": None}) is None
+
+
+def test_over_seeds_there_are_mean_and_deviation(tmp_path):
+    for number, (seed, l2) in enumerate(itertools.product((0, 1, 2), (0.1, 0.2))):
+        folder = write_job(tmp_path, number, [f"seed={seed}", f"l2={l2}"], l2=l2)
+        rows = read_results(folder / RESULTS)
+        (folder / RESULTS).write_bytes(as_csv([row | {"val_accuracy": 0.5 + l2 + seed / 100} for row in rows]))
+    lines = sum_up(tmp_path).split("\n\n")[-1].splitlines()
+    assert lines[0].split()[:4] == ["over", "seeds", "l2", "runs"]
+    assert "0.6100 ± 0.0100" in lines[1]
+    assert lines[2].startswith("l2=0.2")
+    assert "0.7100 ± 0.0100" in lines[2]
+    assert len(lines) == 3

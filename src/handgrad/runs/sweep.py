@@ -1,6 +1,7 @@
 """A sweep as a folder: its jobs, what is left of them, and their results in one table."""
 
 import math
+import statistics
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -16,11 +17,13 @@ from handgrad.runs.results import Row, csv_file, shown
 
 SWEEP = "multirun.yaml"  # Hydra's: how the sweep in a folder came about
 TRACES = (LOCK, WORDS, FAILED)  # what a job leaves, however early it fails
-SHOWN = ("steps", "best_step", "val_loss", "val_accuracy", "test_accuracy")
+COUNTS = ("steps", "best_step")
+SHOWN = (*COUNTS, "val_loss", "val_accuracy", "test_accuracy")
 SHOWN_OF_FILES = (
     *("val_loss", "val_mean_per_class", "val_f1_macro", "val_auroc", "val_accuracy"),
     *("test_accuracy", "refit_test_accuracy"),
 )
+SEED = "seed"
 FILES = "data.train"  # the setting whose sweep compares files of features: encoders, or layers of one
 
 
@@ -170,9 +173,47 @@ def table(jobs: Sequence[Job], keys: Sequence[str]) -> str:
             lines.append([job.name(keys), *l2, *(cell(row.get(name)) for name in shown), cell(norm(row))])
         if not job.results:
             lines.append([job.name(keys), "failed", *[""] * (len(lines[0]) - 2)])
+    return "\n\n".join(
+        [
+            aligned(lines),
+            *(
+                [aligned(over_seeds(jobs, keys, [name for name in shown if name not in COUNTS]))]
+                if SEED in keys
+                else []
+            ),
+        ]
+    )
+
+
+def over_seeds(jobs: Sequence[Job], keys: Sequence[str], shown: Sequence[str]) -> list[list[str]]:
+    """Returns the cells of a table of mean and standard deviation over the seeds, by the other keys and l2."""
+    others = [key for key in keys if key != SEED]
+    groups: dict[tuple[str, float], list[Row]] = {}
+    for job in jobs:
+        for row in job.selected if FILES in keys else job.results:
+            l2 = math.nan if FILES in keys else row.get("l2", 0.0)  # of files each seed may have chosen another
+            groups.setdefault((job.name(others) if others else "", l2), []).append(row)
+    several = len({l2 for _, l2 in groups if l2 == l2}) > 1
+    lines = [["over seeds", *(["l2"] if several else []), "runs", *(name.replace("_", " ") for name in shown)]]
+    for (name, l2), rows in groups.items():
+        cells = [spread([row[metric] for row in rows if row.get(metric) is not None]) for metric in shown]
+        lines.append([name, *([f"{l2:g}"] if several else []), str(len(rows)), *cells])
+    return lines
+
+
+def spread(values: Sequence[float]) -> str:
+    """Returns mean ± standard deviation."""
+    if not values:
+        return ""
+    deviation = f" ± {statistics.stdev(values):.4f}" if len(values) > 1 else ""
+    return f"{statistics.fmean(values):.4f}{deviation}"
+
+
+def aligned(lines: Sequence[Sequence[str]]) -> str:
+    """Returns a table's lines, of which the first cells are names."""
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    aligned = ([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])] for line in lines)
-    return "\n".join("  ".join(line).rstrip() for line in aligned)
+    cells = ([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])] for line in lines)
+    return "\n".join("  ".join(line).rstrip() for line in cells)
 
 
 def cell(value: float | None) -> str:
