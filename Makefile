@@ -10,7 +10,7 @@ train: .venv/ready
 
 # What is quick enough to be run before every commit.
 check: .venv/ready lint
-	$(BIN)/python -m pytest -q -m "not slow and not torture" $(ARGS)
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m "not slow and not torture" $(ARGS)
 
 test: .venv/ready lint
 	$(BIN)/python -m pytest --cov -n 2 --dist worksteal $(ARGS)
