@@ -13,13 +13,11 @@ import numpy as np
 import torch
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.model_selection import check_cv
 from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 from torch import Tensor
 
-from handgrad.classifier import classifier_of_run
 from handgrad.cross_validation import PartialFits
 from handgrad.data.labels import check_classes, class_weights
 from handgrad.data.normalization import KINDS, to_length_one
@@ -277,6 +275,8 @@ class LinearProbe(ClassifierMixin, BaseEstimator):
             for number in range(int(self.cv)):
                 yield torch.where(fold != number)[0], torch.where(fold == number)[0]
             return
+        from sklearn.model_selection import check_cv  # here: what it imports is needed for nothing else
+
         for train, held in check_cv(self.cv, y, classifier=True).split(X, y):
             train, held = (torch.from_numpy(np.sort(index)) for index in (train, held))
             check_classes(problem.weights(train), problem.target[train], self.classes_.tolist())
@@ -328,6 +328,8 @@ def load(run: str | Path) -> LinearProbe:
     Raises:
         InputError: it is no run, has not finished, is damaged, or has several labels per sample.
     """
+    from handgrad.classifier import classifier_of_run  # here: no fit needs what reads files
+
     found = classifier_of_run(Path(run))
     found.check_one_label("handgrad.load")
     weight, bias, l2 = found.weight.double(), found.bias.double(), found.l2
