@@ -10,7 +10,7 @@ import torch
 from sklearn import datasets
 from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LogisticRegression, LogisticRegressionCV
 from sklearn.model_selection import GridSearchCV, PredefinedSplit, StratifiedKFold, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -40,6 +40,19 @@ def test_its_optimum_is_that_of_logistic_regression(load, l2):
     assert (ours.predict(X) == theirs.predict(X)).all()
     assert ours.decision_function(X).shape == theirs.decision_function(X).shape
     assert ours.gap_ <= 1e-6
+
+
+@pytest.mark.parametrize("load", [datasets.load_digits, datasets.load_breast_cancer, datasets.load_wine])
+def test_its_choice_is_that_of_logistic_regression(load):
+    X, y = load(return_X_y=True)
+    X, y, values = StandardScaler().fit_transform(X)[y < 4][::2], y[y < 4][::2], [0.1, 0.01, 1e-3]
+    cv = list(StratifiedKFold(3, shuffle=True, random_state=0).split(X, y))
+    Cs = [3 / (2 * l2 * len(y)) for l2 in values]  # C = 1 / (l2 N) of a fold's N = 2/3 of all samples
+    options = dict(scoring="neg_log_loss", l1_ratios=(0,), use_legacy_attributes=False, solver="newton-cholesky")
+    theirs = LogisticRegressionCV(Cs=Cs, cv=cv, **options).fit(X, y)
+    ours = LinearProbe(values, cv=cv).fit(X, y)
+    np.testing.assert_allclose(ours.cv_scores_, -theirs.scores_[:, 0], rtol=1e-2)  # one sample more or less in a fold
+    assert values[Cs.index(theirs.C_)] == ours.l2_
 
 
 @pytest.mark.parametrize(
