@@ -170,3 +170,16 @@ def test_probe_has_a_figure_of_each_kind_and_both_sides_reach_the_gap(folder):
         assert float(row["largest gap"]) <= 1e-6
         assert (row["converged"], row["reached"]) == ("3 of 3", "3 of 3")
         assert float(row["ours, processor s"]) > 0
+
+
+def test_estimator_has_a_row_of_each_kind_and_agrees_with_scikit_learn(folder):
+    figures = read(folder, "estimator_figures")
+    assert [row["figure"].partition(":")[0] for row in figures] == ["a process", *["wine, 2 folds"] * 3]
+    assert all(float(row["processor"]) > 0 for row in figures)
+    (row,) = read(folder, "estimator_equality")
+    assert float(row["coefficients differ by"]) < 1e-5
+    assert (row["by accuracy"], row["by loss"]) == ("same", "same")
+    ours, separate, oracle, plain = read(folder, "estimator_fits")
+    assert float(ours["largest gap"]) <= float(separate["largest gap"]) + 1e-6
+    assert oracle["within 1e-6"] == "6 of 6"
+    assert ours["chosen l2"] == plain["chosen l2"]
