@@ -1,12 +1,15 @@
 """Newton's Hessian is that of the objective, and its step solves with it."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
+from handgrad.errors import GradientError
 from handgrad.solvers.centred import CentredProblem
 from handgrad.solvers.exact import Exact
 from handgrad.solvers.newton import LARGEST, NewtonMetric, factorized
-from tests.solvers.optima import Optimum, drawn, drawn_labels
+from tests.solvers.optima import Optimum, drawn, drawn_labels, plain_one
 
 ONE_SIGMOID = [seed for seed in range(30) if drawn(seed).outputs == 1][:2]
 GIVEN = [
@@ -56,3 +59,34 @@ def test_numbers_that_overflow_end_it():
     x = torch.randn(50, 2, generator=generator, dtype=torch.float64) * 1e160
     state = Optimum(x, torch.arange(50) % 2, None, 0.1, False, 2).solved(Exact(1e-6, 20))
     assert not Exact(1e-6, 20).report(state)["converged"].any()
+
+
+@pytest.mark.parametrize("seed", [0, 3, 4, 5, 8, 11, 20, 21])
+def test_its_evaluation_is_the_proven_pass(seed):
+    given = drawn(seed)
+    problem = CentredProblem(given.objective(), given.x, given.y, given.sample_weight, given.outputs)
+    parameters = torch.randn(
+        given.outputs, given.x.shape[1] + 1, generator=torch.Generator().manual_seed(seed)
+    ).double()
+    parameters = parameters / (1 + given.x.abs().mean())
+    found, proven = NewtonMetric(problem).exactly(parameters), problem.at(parameters, coupling=True)
+    assert found.loss == pytest.approx(proven.loss, rel=1e-10)
+    scale = proven.gradient.abs().max()
+    torch.testing.assert_close(found.gradient / scale, proven.gradient / scale, rtol=0, atol=1e-9)
+    torch.testing.assert_close(found.coupling, proven.coupling, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("outputs", [1, 3])
+def test_a_wrong_evaluation_is_refused(outputs, monkeypatch):
+    at = NewtonMetric.at
+
+    def wrong(self, parameters):
+        point = at(self, parameters)
+        found = replace(point, gradient=point.gradient * 1.001)
+        self.latest = found, self.latest[1]
+        return found
+
+    monkeypatch.setattr(NewtonMetric, "at", wrong)
+    problem = plain_one(outputs=outputs)
+    with pytest.raises(GradientError, match="Newton's gradient differs from the proven one by"):
+        problem._replace(l2=10.0).solved(Exact(0.5, 100))

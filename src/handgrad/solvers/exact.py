@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from handgrad.errors import GradientError
 from handgrad.functions.objective import Objective
 from handgrad.solvers.centred import CentredProblem, Point
 from handgrad.solvers.certificate import Certificate, bias_part, certificate, weight_part
@@ -21,6 +22,7 @@ LEAST_RISE = 0.05  # of the gradient along a step, relative to its slope; else L
 FAR = 0.2  # a step of the bias squares its gap, which is taken for enough below that many tolerances
 CLOSE = 1e3  # times the tolerance: the last iterations, of which one may be followed by a step of the bias
 RESTS = 4.0  # times gap / the gap before it is what a step by the Hessian before it leaves of the gap
+AGREE = 1e-8  # as far as two evaluations in float64 may differ, relative to their terms
 PATIENCE = 25  # iterations in float32 without a gap that is smaller by a third; then rounding is what is left
 NOISE = {torch.float32: 3e-8, torch.float64: 1e-10}
 NUMBERS = ("objective", "gap", "gradient_norm", "iterations", "passes")
@@ -127,9 +129,9 @@ class Exact:
         state.sums = -state.point.gradient[:, :-1]  # there p is the same for all samples, and the features are centred
         entry = self.following(objective, state, active)
         if past := self.past(objective, state):
-            state.point = problem.at(past[-1][1], coupling=True)
+            state.point = state.metric.exactly(past[-1][1])
         elif state.weight[entry].any():
-            state.point = problem.at(problem.centred(state.weight[entry], state.bias[entry]), coupling=True)
+            state.point = state.metric.exactly(problem.centred(state.weight[entry], state.bias[entry]))
 
     def past(self, objective: Objective, state: ExactState) -> list[tuple[float, Tensor]]:
         """Returns the last three solutions with their l2, the latest last."""
@@ -280,21 +282,37 @@ class EntryRun:
                     break
                 point = self.at(point.with_bias_step(), False, coupling=True)
             parameters, exact = point.with_bias_step(), False
+        if isinstance(self.metric, NewtonMetric) and not exact:
+            point = self.metric.with_coupling(point)
+            exact = bool(self.past) or self.is_proven(point)
         for _ in range(BIAS_STEPS):
             if not exact:
-                point = self.problem.at(parameters, coupling=True)
+                point = self.metric.exactly(parameters)
             proof = certificate(self.problem, point, self.l2, self.sums)
             if not proof.gap > self.tolerance or self.bias_gap(point) < proof.gap / 5 or point.coupling is None:
                 break
             parameters, exact = point.with_bias_step(), False
         return point, proof
 
+    def is_proven(self, point: Point) -> bool:
+        """Compares Newton's evaluation of a point with the derivative that every run proves.
+
+        Raises:
+            GradientError: they differ.
+        """
+        proven = self.problem.at(point.parameters, coupling=True)
+        scale = self.state.sums.abs().max().item() + proven.gradient.abs().max().item()  # of the terms of a gradient
+        far = (proven.gradient - point.gradient).abs().max().item()
+        if far > AGREE * scale or abs(proven.loss - point.loss) > AGREE * max(proven.loss, 1.0):
+            raise GradientError(f"Newton's gradient differs from the proven one by {far:.1e}, of {scale:.1e}")
+        return True
+
     def refined(self, point: Point, proof: Certificate) -> tuple[Point, Certificate]:
         """Makes steps beyond the certificate, as long as they lower the gap."""
         for _ in range(self.refine):
             gradient = self.problem.gradient(point, self.l2)
             step = self.direction(point, gradient, math.inf)
-            further = self.problem.at(point.parameters - step, coupling=True)
+            further = self.metric.exactly(point.parameters - step)
             better = certificate(self.problem, further, self.l2, self.sums)
             if not better.gradient_norm < proof.gradient_norm:
                 break

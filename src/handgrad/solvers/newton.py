@@ -1,5 +1,7 @@
 """Newton's method for small problems: the whole Hessian, by its derivation."""
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -12,7 +14,8 @@ LARGEST, MOST_WORK, MOST_NUMBERS = 1100, 4e9, 2**26  # parameters; operations fo
 class NewtonMetric:
     """Steps by the Hessian at the present point; its products are in float64, of features that are centred once.
 
-    They lead to the optimum; whether it is one is told by ``CentredProblem.at``. With p (N, K) and x (N, D + 1),
+    What ``at`` evaluates is compared with ``CentredProblem.at``, which every run proves, for the first optimum of a
+    path. With p (N, K) and x (N, D + 1),
     centred and with a column of ones, the block of outputs k and k' is the mean of ``p_k ((k = k') - p_k') x x'``:
     ``Objective.hessian_vector_product`` for all directions at once. Sigmoids have the blocks k = k' alone, each a
     matrix by itself.
@@ -43,6 +46,26 @@ class NewtonMetric:
         point = Point(parameters, loss.item(), gradient.view_as(parameters))
         self.latest = point, residual[0]
         return point
+
+    def exactly(self, parameters: Tensor) -> Point:
+        """Evaluates in float64, with the coupling."""
+        return self.with_coupling(self.at(parameters))
+
+    def with_coupling(self, point: Point) -> Point:
+        """Returns the point with its coupling, by another pass only where it is not the latest one."""
+        if self.latest is None or self.latest[0] is not point:
+            point = self.at(point.parameters)
+        assert self.latest is not None
+        A = self.problem.centre_outputs(self.problem.total(self._coupling(self.latest[1])))
+        found = replace(point, coupling=A, flat=self.problem.flat)
+        self.latest = found, self.latest[1]
+        return found
+
+    def _coupling(self, residual: Tensor) -> Tensor:
+        if self.problem.sigmoids:
+            return torch.diag(sigmoid_bend(residual) @ self.s)
+        p = softmax_probabilities(residual[None], self.problem.target)[0]
+        return torch.diag(p @ self.s) - (p * self.s) @ p.t()
 
     def begin(self, l2: float) -> None:
         """Takes up an l2."""

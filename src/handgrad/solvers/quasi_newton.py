@@ -36,6 +36,10 @@ class QuasiNewtonMetric:
             "counts": torch.tensor([0, 0, 0, math.inf], dtype=torch.float64),  # pairs, their l2; draws, l2 of the last
         }
 
+    def exactly(self, parameters: Tensor) -> Point:
+        """Evaluates in float64, with the coupling."""
+        return self.problem.at(parameters, coupling=True)
+
     def save(self, memory: dict[str, Tensor]) -> None:
         """Writes down what the next entry begins with."""
         count = len(self.pairs.S)
