@@ -33,6 +33,8 @@ def test_all_are_fitted_at_the_c_that_was_chosen(blobs):
     assert 0 < default["J above minimum"] == long["J above minimum"] < 1e-3  # its tolerance stopped it both times
     assert default["test loss"] == pytest.approx(chosen["test loss"], abs=1e-2)
     assert all(0.4 < row["test accuracy"] < 1 for row in rows.values())
+    again = wordnet_probe.compared(blobs, float(list(rows)[1].removeprefix("LinearProbe(").rstrip(")")))
+    assert [row[:6] for row in again.rows] == [row[:6] for row in table.rows[1:]]
 
 
 @pytest.mark.parametrize("classes", [2, 3])
