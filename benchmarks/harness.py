@@ -148,11 +148,11 @@ def target_row(name: str, at_most: float | None, *ratios: Sample | None) -> list
     return cells
 
 
-def machine() -> Table:
-    """Returns the facts about processor and versions."""
+def machine(module: str = "benchmarks") -> Table:
+    """Returns the facts about processor and versions, and the command: ``module`` is what runs."""
     load = ", ".join(f"{x:.1f}" for x in os.getloadavg())
     facts = {
-        "command": shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]]),
+        "command": shlex.join(["python", "-m", module, *sys.argv[1:]]),
         "date": datetime.now().strftime("%Y-%m-%d %H:%M"),
         "processor": processor(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
