@@ -14,7 +14,7 @@ from handgrad.cli.messages import one_line
 from handgrad.data.splits import few_shots
 from handgrad.metrics import outcome
 from handgrad.resampling import few_shot_table, intervals, of_folds
-from handgrad.runs.results import read_results
+from handgrad.runs.results import read_results, table
 from handgrad.runs.signals import Interrupted, stopping
 
 L2 = [0.1, 0.001, 0.01]
@@ -73,6 +73,7 @@ def test_a_run_has_the_folds_means_and_the_weights_of_all_samples(run, wine, tmp
     assert chosen["val_accuracy"] == max(row["val_accuracy"] for row in rows)
     assert chosen["test_accuracy_low"] <= chosen["test_accuracy"] <= chosen["test_accuracy_high"]
     assert chosen["test_accuracy_high"] - chosen["test_accuracy_low"] < 0.2
+    assert "95 % interval" in table(rows)
     with np.load(tmp_path / "train.npz") as file:
         alone = LinearProbe(chosen["l2"]).fit(file["x"], file["y"])
     state = torch.load(folder / "checkpoints" / "best.ckpt", weights_only=True)["state_dict"]
@@ -165,8 +166,10 @@ def test_few_shot_draws_are_fits_of_so_many_samples(run, wine, tmp_path):
         (["data.groups=group"], "groups=group: accepted with folds=null is null"),
         (["data.folds=3", "data.groups=grup"], r"no groups 'grup'; found .*; did you mean 'group'\?"),
         (["data.shots=[1,60]"], "shots=60: class .* has fewer samples"),
-        (["data.shots=[0]"], r"data.shots=\[0\]: accepted is a list of whole numbers >= 1"),
-        (["data.bootstrap=0"], "data.bootstrap=0: accepted is a whole number >= 1, or null"),
+        (["data.shots=[0]"], r"data.shots=\[0\]: accepted is a list of different whole"),
+        (["data.folds=40", "select.metric=auroc"], "select.metric=auroc: no sample of class .* in fold"),
+        (["data.bootstrap=50", "data.test=null"], "bootstrap=50: accepted with test=null is null"),
+        (["data.bootstrap=0"], "data.bootstrap=0: accepted is a whole number >= 20, or null"),
     ],
 )
 def test_what_can_not_be_done_is_told_in_one_line(run, wine, words, message):
@@ -191,7 +194,7 @@ def test_intervals_are_those_of_a_mean():
     target = torch.randint(2, (2000,), generator=generator)
     logits = torch.nn.functional.one_hot(target, 2) + torch.randn(2000, 2, generator=generator)
     found = intervals(outcome(logits, target), "accuracy", 500, seed=0)
-    p = found["test_accuracy"]
+    p = (logits.argmax(1) == target).double().mean().item()
     half = 1.96 * math.sqrt(p * (1 - p) / 2000)
     assert found["test_accuracy_low"] == pytest.approx(p - half, abs=0.15 * half)
     assert found["test_accuracy_high"] == pytest.approx(p + half, abs=0.15 * half)
@@ -204,5 +207,18 @@ def test_the_table_of_draws():
         for draw in (0, 1)
     ]
     lines = few_shot_table(rows, "accuracy").splitlines()
-    assert lines[0].split() == ["shots", "draws", "l2", "test", "loss", "±", "sd", "test", "accuracy", "±", "sd"]
+    assert lines[0].split() == [
+        "shots",
+        "draws",
+        "median",
+        "l2",
+        "test",
+        "loss",
+        "±",
+        "sd",
+        "test",
+        "accuracy",
+        "±",
+        "sd",
+    ]
     assert lines[1].split() == ["1", "2", "0.1", "1.0000", "0.0000", "0.2000", "0.1414"]

@@ -12,7 +12,7 @@ from handgrad.data.base import LinearDataModule
 from handgrad.data.normalization import folded
 from handgrad.errors import InputError
 from handgrad.evaluation import Report
-from handgrad.metrics import Score
+from handgrad.metrics import Score, score
 from handgrad.models.linear_classifier import LinearClassifier
 from handgrad.resampling import intervals, of_folds
 from handgrad.runs.results import Row
@@ -52,6 +52,8 @@ def check_selection(selection: Selection, data: LinearDataModule) -> None:
     samples = data.val or data.train
     assert samples is not None
     evaluation.check_metric(selection.metric, samples[1], data.classes)
+    for fold in range(0 if data.fold is None else int(data.fold.max()) + 1):
+        evaluation.check_metric(selection.metric, samples[1][data.fold == fold], data.classes, f"fold {fold}")
     if selection.refit and data.val is None:
         raise InputError("select.refit=true: accepted with data.folds is false; the weights are of all samples already")
     if selection.refit:
@@ -103,9 +105,12 @@ def choose(
     if (samples := data.test or data.val) is not None:
         split, weights = ("val", before) if data.test is None else ("test", chosen)
         report = evaluation.report(model, weights, split, samples, temperature)
-    if data.bootstrap and data.test is not None:
+    if data.test is not None:
         outcome = evaluation.outcome_of(model, *chosen, data.test, keep=selection.metric == "auroc")
-        columns |= intervals(outcome, selection.metric, data.bootstrap, data.seed)
+        if selection.metric not in evaluation.OF_LABELS:  # whose figures the path has
+            columns[f"test_{selection.metric}"] = score(selection.metric, outcome).value
+        if data.bootstrap:
+            columns |= intervals(outcome, selection.metric, data.bootstrap, data.seed)
     if (calibration := report.calibration) is not None:
         columns |= {"temperature": temperature, f"{report.split}_ece": calibration.error}
         columns |= {f"{report.split}_ece_scaled": calibration.scaled_error}

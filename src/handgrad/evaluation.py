@@ -105,14 +105,14 @@ def scores(model: LinearClassifier, samples: Samples, metric: str) -> list[Score
     return [score(metric, outcome_of(model, weight, bias, samples, keep=keep)) for weight, bias in entries]
 
 
-def check_metric(metric: str, target: Tensor, classes: Sequence[int | str]) -> None:
+def check_metric(metric: str, target: Tensor, classes: Sequence[int | str], where: str = "the validation set") -> None:
     """Raises an InputError where a metric is not defined for a validation set, ``target (N,)`` or (N, K)."""
     if target.dim() == 2:
         if metric not in OF_LABELS:
             raise InputError(f"select.metric={metric}: accepted of several labels is one of {', '.join(OF_LABELS)}")
     elif metric == "auroc" and (reason := auroc_undefined(target.cpu(), classes)):
         others = ", ".join(name for name in METRICS if name != "auroc")
-        raise InputError(f"select.metric=auroc: {reason} in the validation set; accepted are {others}")
+        raise InputError(f"select.metric=auroc: {reason} in {where}; accepted are {others}")
 
 
 def report(model: LinearClassifier, chosen: tuple[Tensor, Tensor], split: str, samples: Samples, T: float) -> Report:

@@ -135,7 +135,7 @@ def intervals(found: Outcome, metric: str, draws: int, seed: int) -> dict[str, f
     columns: dict[str, float] = {}
     for name, kept in values.items():
         low, high = torch.tensor(kept, dtype=torch.float64).nanquantile(bounds).tolist()
-        columns |= {f"test_{name}": score(name, found).value, f"test_{name}_low": low, f"test_{name}_high": high}
+        columns |= {f"test_{name}_low": low, f"test_{name}_high": high}
     return columns
 
 
@@ -185,12 +185,19 @@ def few_shot_table(rows: Sequence[Row], metric: str) -> str:
     """Returns few-shot draws as aligned text: by number of shots the mean and the standard deviation over the draws."""
     split = "test" if f"test_{metric}" in rows[0] else "val"
     names = [f"{split}_{name}" for name in named(metric)]
-    cells = [["shots", "draws", "l2", *(word for name in names for word in (name.replace("_", " "), "± sd"))]]
+    cells = [["shots", "draws", "median l2", *(word for name in names for word in (name.replace("_", " "), "± sd"))]]
     for shots in dict.fromkeys(row["shots"] for row in rows):
         mine = [row for row in rows if row["shots"] == shots]
         numbers = [number for name in names for number in mean_and_deviation([row[name] for row in mine])]
         l2 = statistics.median(row["l2"] for row in mine)
-        cells.append([str(shots), str(len(mine)), f"{l2:.3g}", *(f"{number:.4f}" for number in numbers)])
+        cells.append(
+            [
+                str(shots),
+                str(len(mine)),
+                f"{l2:.3g}",
+                *(f"{number:.4f}" if number == number else "" for number in numbers),
+            ]
+        )
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     return "\n".join("  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) for line in cells)
 

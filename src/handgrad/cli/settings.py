@@ -160,12 +160,20 @@ class Features:
     shots: Any = setting(
         "fit so many samples of each class too, drawn data.draws times; for optimizer=exact",
         (
-            "a list of whole numbers >= 1 like [1,2,4,8,16], or null",
-            lambda x: x is None or (isinstance(x, list) and len(x) > 0 and all(is_whole(n) and n >= 1 for n in x)),
+            "a list of different whole numbers >= 1 like [1,2,4,8,16], or null",
+            lambda x: (
+                x is None
+                or (
+                    isinstance(x, list)
+                    and len(x) > 0
+                    and all(is_whole(n) and n >= 1 for n in x)
+                    and len(set(x)) == len(x)
+                )
+            ),
         ),
     )
     draws: int = setting("of few-shot samples, for each number of data.shots", whole(1))
-    bootstrap: int | None = setting("draws of the test set, for 95 % intervals of its figures", whole_or_null(1))
+    bootstrap: int | None = setting("draws of the test set, for 95 % intervals of its figures", whole_or_null(20))
     shuffle: Any = shuffle()
     batch_size: int = MISSING
     seed: int = MISSING

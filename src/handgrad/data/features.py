@@ -19,6 +19,7 @@ from handgrad.data.shards import Files, Shards, check_features, check_finite, is
 from handgrad.data.splits import fold_index
 from handgrad.errors import InputError, nearest
 
+FEWEST_DRAWS = 20  # of a test set, for a 95 % interval
 IN_MEMORY = 2**29  # bytes: a set that is larger, as float32 or float64, stays on disk
 
 
@@ -101,7 +102,7 @@ class FeatureDataModule(LinearDataModule):
         if y is not None and not isinstance(y, str):
             y = self._columns_of_labels(y)
         self._check_arguments(train)
-        self._check_resampling(val)
+        self._check_resampling(val, test)
         weight = None if sample_weight is None or is_file(sample_weight) else sample_weight
         group = None if groups is None or is_file(groups) else groups
         names = Names(x, y, weight, group, several=label_separator if multilabel else None)
@@ -119,12 +120,16 @@ class FeatureDataModule(LinearDataModule):
         self._take_weights()
         self._take_folds()
 
-    def _check_resampling(self, val: Files | None) -> None:
-        for name, least in (("folds", 2), ("draws", 1), ("bootstrap", 1)):
+    def _check_resampling(self, val: Files | None, test: Files | None) -> None:
+        for name, least in (("folds", 2), ("draws", 1), ("bootstrap", FEWEST_DRAWS)):
             if (value := getattr(self, name)) is not None:
                 whole_number(name, value, least)
         for shots in self.shots:
             whole_number("shots", shots, least=1)
+        if len(set(self.shots)) < len(self.shots):
+            raise InputError(f"shots={self.shots}: accepted are different numbers")
+        if self.bootstrap is not None and test is None:
+            raise InputError(f"bootstrap={self.bootstrap}: accepted with test=null is null")
         if self.folds is not None and val is not None:
             raise InputError(f"folds={self.folds}: accepted with val={val} is null; each fold is held out in turn")
         if self.groups_from is not None and self.folds is None:

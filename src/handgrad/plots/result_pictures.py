@@ -46,7 +46,7 @@ def draw_validation_curve(l2: Sequence[float], scores: Sequence[Score], selectio
         color=VERMILLION,
         markersize=17,
         zorder=5,
-        label=f"selected: l2 = {l2[entry]:g}\n{name} {chosen.value:.4f} ± {chosen.standard_error:.4f}",
+        label=f"selected: l2 = {l2[entry]:g}\n{name} {chosen.value:.4f}, s.e. {chosen.standard_error:.4f}",
     )
     if selection.rule != "best":
         draw_bound(ax, l2, scores, selection)

@@ -15,7 +15,8 @@ MEASURES += ["weight_norm_squared"]
 RANKINGS = ["val_map", "test_map"]  # of several labels: the mean average precision, of the best weights
 SCORES = ["val_loss_se", "val_accuracy_se"]
 SCORES += [f"val_{name}{end}" for name in ("mean_per_class", "f1_macro", "auroc") for end in ("", "_se")]
-OF_FOLDS = [f"val_{name}_sd" for name in ("loss", "accuracy", "mean_per_class", "f1_macro", "auroc")]
+OF_TEST = ("loss", "accuracy", "mean_per_class", "f1_macro", "auroc")
+OF_FOLDS = [f"val_{name}_sd" for name in OF_TEST]
 BOOTSTRAP = [f"test_{name}{end}" for name in ("loss", "accuracy") for end in ("_low", "_high")]
 BOOTSTRAP += [f"test_{name}{end}" for name in ("mean_per_class", "f1_macro", "auroc") for end in ("", "_low", "_high")]
 CALIBRATION = ["temperature", "val_ece", "val_ece_scaled", "test_ece", "test_ece_scaled"]
@@ -99,7 +100,7 @@ def table(rows: Sequence[Row], metric: str = "loss", how: str = "by its validati
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines = ["  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in cells]
     return "\n".join(
-        [*lines, *([f"* selected {how}"] if len(rows) > 1 else []), *told_of_refit(rows), *told_of_draws(rows)]
+        [*lines, *([f"* selected {how}"] if len(rows) > 1 else []), *told_of_refit(rows), *told_of_test(rows)]
     )
 
 
@@ -114,14 +115,17 @@ def told_of_refit(rows: Sequence[Row]) -> list[str]:
     return [f"refitted on train + val at l2={row['l2']:g}{test}{gap}"]
 
 
-def told_of_draws(rows: Sequence[Row]) -> list[str]:
-    """Returns the confidence interval of the test accuracy, as a line, if there is one."""
-    row = next((row for row in rows if row.get("test_accuracy_low") is not None), None)
-    if row is None:
-        return []
-    found = row["refit_test_accuracy"] if row.get("refit_test_accuracy") is not None else row["test_accuracy"]
-    low, high = row["test_accuracy_low"], row["test_accuracy_high"]
-    return [f"test accuracy at l2={row['l2']:g}: {found:.4f}, 95 % interval {low:.4f} to {high:.4f}"]
+def told_of_test(rows: Sequence[Row]) -> list[str]:
+    """Returns what is known of the test set besides the table, a line each: other metrics, and confidence intervals."""
+    row, lines = next((row for row in rows if row.get("selected") == "true"), {}), []
+    for name in OF_TEST:
+        value = row.get(f"refit_test_{name}") or row.get(f"test_{name}")
+        low, high = (row.get(f"test_{name}_{end}") for end in ("low", "high"))
+        if low is None and (value is None or f"test_{name}" in MEASURES):
+            continue
+        interval = "" if low is None else f", 95 % interval {low:.4f} to {high:.4f}"
+        lines.append(f"test {name.replace('_', ' ')} at l2={row['l2']:g}: {value:.4f}{interval}")
+    return lines
 
 
 def check_same(before: Mapping[str, Any], now: Mapping[str, Any], begun: str = "the run was started") -> None:

@@ -41,6 +41,9 @@ class Point:
         assert self.coupling is not None
         if not self.coupling.isfinite().all():
             return torch.zeros_like(self.gradient[:, -1])
+        if not self.flat:  # sigmoids, of which none bends another
+            a = self.coupling.diagonal()
+            return torch.where(a > 0, -self.gradient[:, -1] / a, 0.0)
         a, U = torch.linalg.eigh(self.coupling)
         step = U.t() @ self.gradient[:, -1] / a
         return -(U @ torch.where(a > self.flat * a[-1], step, 0.0))
