@@ -59,10 +59,12 @@ def certificate(problem: CentredProblem, point: Point, l2: float, class_sums: Te
     Args:
         class_sums: mean y x' on centred features, (K, D).
     """
-    objective, norm = problem.value(point, l2), problem.gradient(point, l2).norm().item()
+    objective, gradient = problem.value(point, l2), problem.gradient(point, l2)
+    norm = gradient.norm().item()
     if l2 == 0:
         return Certificate(objective, float("nan"), norm)
-    bound = max(weight_part(problem, point, l2) + bias_part(problem, point, l2, class_sums), 0.0) + ROUNDING
+    weights = weight_part(problem, gradient, l2)
+    bound = max(weights + bias_part(problem, point, l2, class_sums, enough=weights), 0.0) + ROUNDING
     return Certificate(objective, min(bound / objective, 1.0), norm)
 
 
@@ -95,7 +97,7 @@ def certificate_at_best_bias(problem: CentredProblem, parameters: Tensor, l2: fl
     point = here = problem.at(parameters, coupling=True)
     if l2 and problem.free:
         for _ in range(BIAS_STEPS):
-            weights = weight_part(problem, point, l2)
+            weights = weight_part(problem, problem.gradient(point, l2), l2)
             if bias_part(problem, point, l2, class_sums) <= max(SMALL_PART * weights, 1e-12 * point.loss):
                 break
             further = problem.at(point.with_bias_step(), coupling=True)
@@ -107,20 +109,24 @@ def certificate_at_best_bias(problem: CentredProblem, parameters: Tensor, l2: fl
     return replace(found, gap=min(gap / found.objective, found.gap) if l2 else found.gap)
 
 
-def weight_part(problem: CentredProblem, point: Point, l2: float) -> float:
-    """Returns ``|G + l2 W|^2 / (2 l2)``, with the bias among the weights where it is penalized."""
-    return (problem.gradient(point, l2) * problem.penalized).square().sum().item() / (2 * l2)
+def weight_part(problem: CentredProblem, gradient: Tensor, l2: float) -> float:
+    """Returns ``|G + l2 W|^2 / (2 l2)`` for J's gradient, with the bias among the weights where it is penalized."""
+    return (gradient * problem.penalized).square().sum().item() / (2 * l2)
 
 
-def bias_part(problem: CentredProblem, point: Point, l2: float, class_sums: Tensor) -> float:
-    """Returns what of the bound is due to r, the gradient for a free bias: the smaller one with and without a step."""
+def bias_part(problem: CentredProblem, point: Point, l2: float, class_sums: Tensor, enough: float = -math.inf) -> float:
+    """Returns what of the bound is due to r, the gradient for a free bias: the smaller one with and without a step.
+
+    Args:
+        enough: up to that the one without a step is not asked for.
+    """
     if not problem.free:
         return 0.0
     part = math.inf
     if point.coupling is not None and (step := small_step(point.bias_step, problem.sigmoids)).any():
         moved = point.coupling @ step
         part = part_after(moved, (moved @ step).item(), problem, point, l2, class_sums)
-    if part <= weight_part(problem, point, l2):  # the other one would not count much
+    if part <= enough:
         return part
     nothing = torch.zeros_like(point.gradient[:, -1])
     return min(part_after(nothing, 0.0, problem, point, l2, class_sums), part)

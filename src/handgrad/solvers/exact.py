@@ -224,7 +224,7 @@ class EntryRun:
         """Notes where the entry is; returns an estimate of the gap, without penalty that of a quadratic J."""
         J = self.problem.value(point, self.l2)
         if self.l2:
-            gap = weight_part(self.problem, point, self.l2) / J
+            gap = weight_part(self.problem, gradient, self.l2) / J
         else:
             gap = (gradient * self.direction(point, gradient, math.inf)).sum().item() / 2 / max(J, 1e-300)
         self.note(J, gap)
