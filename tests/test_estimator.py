@@ -4,6 +4,7 @@ import subprocess
 import sys
 import warnings
 
+import joblib
 import numpy as np
 import pytest
 import torch
@@ -11,13 +12,17 @@ from sklearn import datasets
 from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.linear_model import LogisticRegression, LogisticRegressionCV
-from sklearn.model_selection import GridSearchCV, PredefinedSplit, StratifiedKFold, cross_val_score
+from sklearn.model_selection import GridSearchCV, LeaveOneOut, PredefinedSplit, StratifiedKFold, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
+import handgrad
 from handgrad import LinearProbe, load
-from handgrad.estimator import Entry
+from handgrad.cross_validation import PartialFits
+from handgrad.data.splits import fold_index
+from handgrad.estimator import BEYOND, Entry
+from handgrad.metrics import Score
 from tests.finished import classifier_of, finished_run
 
 
@@ -190,7 +195,13 @@ def test_an_entry_that_is_not_proven_is_told():
         (dict(tolerance=0), r"tolerance=0: accepted is a number > 0"),
         (dict(fit_intercept="no"), r"fit_intercept='no': accepted are True and False"),
         (dict(class_weight={"rose": 1.0}), r"class_weight: no class 'rose'; accepted are 'setosa'"),
-        (dict(l2=[1, 2], cv=200), r"folds=200: accepted are 2 to 150"),
+        (dict(l2=[1, 2], cv=200), r"^cv=200: accepted are 2 to 150"),
+        (dict(normalize=["l2"]), r"normalize=\['l2'\]: accepted are none, "),
+        (dict(max_iterations=0), r"^max_iterations=0: accepted is a whole number >= 1"),
+        (dict(max_iterations=1.5), r"^max_iterations=1.5: accepted is a whole number >= 1"),
+        (dict(class_weight="balance"), r"^class_weight='balance': accepted are None, 'balanced', or a table"),
+        (dict(class_weight=np.ones(3)), r"^class_weight=array\(.*: accepted are None"),
+        (dict(l2=[1, 2], cv=5, random_state=-1), r"^random_state=-1: accepted are a whole number >= 0"),
     ],
 )
 def test_what_is_not_accepted_is_told_in_one_line(options, message):
@@ -198,6 +209,191 @@ def test_what_is_not_accepted_is_told_in_one_line(options, message):
     with pytest.raises(ValueError, match=message) as told:
         LinearProbe(**options).fit(X, y)
     assert "\n" not in str(told.value)
+
+
+# --- Folds ------------------------------------------------------------------------------------------------------------
+
+
+def refused(message, *weight, y=None, **options):
+    """The fit raises one line, and nothing is fitted."""
+    X, given = iris()
+    probe = LinearProbe(**options)
+    with pytest.raises(ValueError, match=message) as told:
+        probe.fit(X, given if y is None else y, *weight)
+    assert "\n" not in str(told.value)
+    assert not hasattr(probe, "path_")
+
+
+@pytest.mark.parametrize("cv", [0, -1, 1, True, np.True_, 2.0, [], "a", StratifiedKFold], ids=str)
+@pytest.mark.parametrize("l2", [0.1, [0.1, 1.0]])
+def test_what_does_not_say_how_to_split_is_refused(cv, l2):
+    refused(r"^cv=.*: accepted are a whole number >= 2, a splitter, an iterable of splits, or None$", l2=l2, cv=cv)
+
+
+THIRD = np.arange(150) % 3 == 0
+
+
+@pytest.mark.parametrize(
+    ("split", "message"),
+    [
+        ((~THIRD, []), "^cv: fold 0 to hold out: no sample; accepted is one or more"),
+        ((~THIRD, [150]), "^cv: fold 0 to hold out: index 150; accepted are -150 to 149"),
+        ((~THIRD, [3, -147]), "^cv: fold 0 to hold out: a sample stands there twice"),
+        (
+            ([0.0, 1.0], THIRD),
+            r"^cv: fold 0 to train on: float64 \(2,\); accepted are indices, or a mask of 150 samples",
+        ),
+        (3, "^cv: fold 0: accepted is a pair"),
+        ((np.arange(100), np.arange(100, 150)), "^cv: fold 0 has no sample that weighs anything of class 'virginica'"),
+    ],
+)
+def test_a_split_that_can_not_be_made_is_refused(split, message):
+    refused(message, l2=[0.1, 1.0], cv=[split])
+
+
+def test_masks_and_negative_indices_are_as_numpy_has_them():
+    X, y = iris()
+    train, held = np.flatnonzero(~THIRD), np.flatnonzero(THIRD)
+    splits = [(train, held), (~THIRD, THIRD), (train - 150, held[::-1].tolist())]
+    scores = LinearProbe(l2=[0.1, 1.0], cv=iter(splits)).fit(X, y).cv_scores_
+    np.testing.assert_array_equal(scores, scores[[0, 0, 0]])
+
+
+@pytest.mark.parametrize("cv", [LeaveOneOut(), [(~THIRD, np.arange(100))]], ids=["one", "two classes"])
+def test_a_score_that_is_not_defined_is_told_before_the_fits(cv, monkeypatch):
+    monkeypatch.setattr("handgrad.cross_validation.PartialFits.fit", None)
+    refused(
+        "^cv: fold 0 holds out no sample of class .*'virginica', without which auroc", l2=[1, 2], cv=cv, metric="auroc"
+    )
+
+
+def test_a_score_that_is_not_a_number_chooses_nothing(monkeypatch):
+    monkeypatch.setattr("handgrad.estimator.score", lambda metric, outcome: Score(np.nan, np.nan))
+    refused("^cv: loss is not defined in fold 0 at l2=1; accepted are other metrics or fewer folds", l2=[1, 2], cv=2)
+
+
+def test_a_class_whose_weight_is_in_one_fold_is_told():
+    weight = np.ones(150)
+    weight[1:50] = 0
+    refused("^cv: fold . has no sample that weighs anything of class 'setosa' to train on", weight, l2=[1, 2], cv=3)
+
+
+@pytest.mark.parametrize("cv", [3, StratifiedKFold(3)], ids=["3", "splitter"])
+@pytest.mark.parametrize("gone", ["setosa", "virginica"])
+def test_a_class_without_weight_is_in_no_fold(cv, gone):
+    X, y = iris()
+    kept = y != gone
+    probe = LinearProbe(l2=[0.1, 0.01], cv=cv, metric="auroc").fit(X, y, kept.astype(float))
+    if cv != 3:  # the same folds of the others
+        cv = [[np.isin(np.flatnonzero(kept), part) for part in split] for split in cv.split(X, y)]
+    alone = LinearProbe(l2=[0.1, 0.01], cv=cv, metric="auroc").fit(X[kept], y[kept])
+    np.testing.assert_allclose(probe.cv_scores_, alone.cv_scores_)
+    assert probe.l2_ == alone.l2_
+    assert len(probe.classes_) == 3
+
+
+def test_an_integer_random_state_is_the_seed_of_the_folds():
+    X, y = iris()
+    fold = fold_index(torch.arange(150) // 50, np.unique(y).tolist(), 5, 7).numpy()
+    for state in (7, np.int64(7)):
+        found = LinearProbe(l2=[0.1, 0.01], cv=5, random_state=state).fit(X, y)
+        given = LinearProbe(l2=[0.1, 0.01], cv=PredefinedSplit(fold)).fit(X, y)
+        np.testing.assert_array_equal(found.cv_scores_, given.cv_scores_)
+    drawn = LinearProbe(l2=[0.1, 0.01], cv=5, random_state=np.random.RandomState(7)).fit(X, y)
+    assert (drawn.cv_scores_ != found.cv_scores_).any()
+
+
+def test_folds_are_not_refined(monkeypatch):
+    refined = []
+    fit = PartialFits.fit
+    monkeypatch.setattr(
+        PartialFits, "fit", lambda self, *part, **more: refined.append(self.solver.refine) or fit(self, *part, **more)
+    )
+    LinearProbe(l2=[0.1, 0.01], cv=3).fit(*iris())
+    assert sorted(refined) == [0, 0, 0, BEYOND]
+
+
+# --- What it tells, and takes -----------------------------------------------------------------------------------------
+
+
+def test_without_a_certificate_only_the_end_of_the_iterations_is_told():
+    X, y = iris()
+    X, y = X[50:], y[50:]  # not separable
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert np.isnan(LinearProbe(l2=0).fit(X, y).gap_)
+    with pytest.warns(ConvergenceWarning, match="l2=0 came to its end after max_iterations=2; raise it"):
+        LinearProbe(l2=0, max_iterations=2).fit(X, y)
+
+
+def test_a_choice_at_the_edge_is_a_warning():
+    generator = np.random.default_rng(0)
+    X, y = generator.normal(size=(60, 20)), np.arange(60) % 2
+    with pytest.warns(
+        UserWarning, match="is selected, at the edge of those that were tried: a better one may lie above"
+    ):
+        LinearProbe(l2="auto", cv=3).fit(X, y)
+
+
+@pytest.mark.parametrize("size", [1.0, 0.1, 1e-20])
+@pytest.mark.parametrize("fit_intercept", [True, False])
+def test_constant_features_have_no_automatic_values(size, fit_intercept):
+    X, y = iris()
+    with pytest.raises(ValueError, match=r"^l2=auto: no feature tells anything of the classes"):
+        LinearProbe(l2="auto", fit_intercept=fit_intercept).fit(np.full_like(X, size), y)
+    assert len(LinearProbe(l2="auto", fit_intercept=fit_intercept).fit(size * X, y).path_) == 20
+
+
+def test_a_fit_that_failed_leaves_nothing():
+    X, y = iris()
+    probe = LinearProbe(l2=[0.1, 0.01], cv=3).fit(X, y)
+    with pytest.raises(ValueError, match="weight"):
+        probe.fit(X[:, :2], y[::-1], np.r_[np.ones(50), np.zeros(100)])
+    assert not {"path_", "coef_", "l2_", "cv_scores_"} & {*vars(probe)}
+    with pytest.raises(NotFittedError):
+        probe.predict(X)
+
+
+@pytest.mark.parametrize("dtype", [np.longdouble, ">f8", ">f4", ">i4"])
+def test_it_takes_numbers_that_torch_does_not_know(dtype):
+    X, y = iris()
+    X = np.round(10 * X)
+    probe, expected = (LinearProbe(l2=0.1).fit(given, y) for given in (X.astype(dtype), X))
+    np.testing.assert_allclose(probe.predict_proba(X.astype(dtype)), expected.predict_proba(X), atol=1e-6)
+
+
+def test_numbers_too_long_are_told():
+    with pytest.raises(ValueError, match="infinity"):
+        LinearProbe().fit(np.longdouble("1e400") * iris()[0].astype(np.longdouble), iris()[1])
+
+
+def test_logarithms_of_probabilities():
+    X, y = iris()
+    probe = LinearProbe(l2=0.01).fit(X, y)
+    np.testing.assert_allclose(probe.predict_log_proba(X), np.log(probe.predict_proba(X)), rtol=1e-9)
+    assert np.isfinite(probe.predict_log_proba(1e4 * X)).all()
+    with np.errstate(divide="ignore"):
+        assert np.isinf(np.log(probe.predict_proba(1e4 * X))).any()
+
+
+def test_it_predicts_from_a_memory_map(tmp_path):
+    X, y = iris()
+    probe = LinearProbe().fit(X, y)
+    joblib.dump(probe, tmp_path / "probe.joblib")
+    mapped = joblib.load(tmp_path / "probe.joblib", mmap_mode="r")
+    assert isinstance(mapped.coef_, np.memmap)
+    np.testing.assert_array_equal(mapped.predict_proba(X), probe.predict_proba(X))
+
+
+def test_the_package_lists_what_it_has():
+    assert {"LinearProbe", "load"} <= {*dir(handgrad)}
+    space = {}
+    exec("from handgrad import *", space)
+    assert space["LinearProbe"] is LinearProbe
+    assert space["load"] is load
+
+
+# --- Runs -------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("classes", [["a", "b"], [3, 5, 7]])
@@ -212,6 +408,22 @@ def test_a_run_becomes_an_estimator(classes, tmp_path):
     assert probe.coef_.shape == (1 if len(classes) == 2 else 3, 5)
     with pytest.raises(ValueError, match=r"X has 4 features, but LinearProbe is expecting 5"):
         probe.predict(X[:, :4])
+
+
+def test_another_l2_of_a_run_becomes_one_too(tmp_path):
+    run = finished_run(tmp_path, classifier_of([3, 5, 7]))
+    chosen, other = load(run), load(run, l2=0.01)
+    assert (other.l2_, other.C_) == (0.01, 100)
+    np.testing.assert_allclose(other.coef_, 0.01 * chosen.coef_)
+    for l2, message in ((0.5, "l2=0.5: none of this run; accepted are"), ("a", "l2='a': accepted are the l2 values")):
+        with pytest.raises(ValueError, match=message):
+            load(run, l2)
+
+
+def test_a_file_is_no_run(tmp_path):
+    (tmp_path / "notes.md").touch()
+    with pytest.raises(ValueError, match=r"notes.md: a file; accepted is the folder of a finished run"):
+        load(tmp_path / "notes.md")
 
 
 def test_neither_lightning_nor_hydra_is_loaded():

@@ -56,8 +56,8 @@ def check_comparison(rows: dict) -> None:
     (_, ours, moved), (_, default, far), (_, close, near) = rows.values()
     assert abs(ours) < 1e-6
     assert abs(close) < 1e-6
-    assert 3e-3 < default < 3e-2
-    assert moved < 1e-3
+    assert 0.01 < default < 0.1
+    assert moved < 3e-3
     assert near < 1e-3
     assert far > 0.03
 

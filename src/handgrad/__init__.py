@@ -12,10 +12,15 @@ if TYPE_CHECKING:
     from handgrad.estimator import load as load
 
 __version__ = "0.1.0"
+__all__ = ["LinearProbe", "load"]
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
 
 
 def __getattr__(name: str) -> Any:
-    if name not in ("LinearProbe", "load"):
+    if name not in __all__:
         raise AttributeError(f"module 'handgrad' has no attribute {name!r}")
     from handgrad import estimator
 

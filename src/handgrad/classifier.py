@@ -226,6 +226,8 @@ def entry_of(run: RunFolder, chosen: Classifier, row: Row) -> Classifier:
 def rows_of(run: RunFolder) -> list[Row]:
     """Returns the results of a run; an InputError tells if it is none, or has not finished."""
     path, accepted = run.path, "accepted is the folder of a finished run, like outputs/<run>"
+    if path.is_file():
+        raise InputError(f"run={run}: a file; {accepted}")
     if not path.is_dir():
         beside = [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
         raise InputError(f"run={run}: no such folder; {accepted}{nearest(path.name, beside)}")

@@ -2,7 +2,7 @@
 
 import math
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass, replace
 from functools import partial
 from numbers import Integral, Real
@@ -19,14 +19,14 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 from torch import Tensor
 
 from handgrad.cross_validation import PartialFits
-from handgrad.data.labels import check_classes, class_weights
+from handgrad.data.labels import class_weights, listed
 from handgrad.data.normalization import KINDS, to_length_one
 from handgrad.data.rows import Rows
-from handgrad.data.splits import fold_index
+from handgrad.data.splits import fold_index, split_of
 from handgrad.errors import InputError, nearest
 from handgrad.functions.objective import LOGISTIC, SOFTMAX, Objective
 from handgrad.metrics import METRICS, Score, decide, log_probabilities, score
-from handgrad.selection import Selection, automatic_values, warn_of_edge
+from handgrad.selection import Selection, automatic_values, edge
 from handgrad.solvers.exact import Exact
 from handgrad.training.pipeline import Pipeline
 
@@ -63,8 +63,8 @@ class LinearProbe(ClassifierMixin, BaseEstimator):
     Args:
         l2: the penalty, >= 0; a list of them, the whole path of which is solved; or ``"auto"``: 20 values that suit the
             data. With l2 = 0 there is no certificate.
-        cv: how one of several l2 values is chosen: the number of folds, or what scikit-learn accepts as ``cv``. None:
-            none is chosen.
+        cv: how one of several l2 values is chosen: the number of folds, from 2, a splitter, or an iterable of splits,
+            each two arrays of indices or masks. None: none is chosen.
         metric: by which it is chosen: ``loss``, ``accuracy``, ``mean_per_class``, ``f1_macro`` or ``auroc``; the mean
             over the folds.
         class_weight: None, ``"balanced"``, or a table of weights by class, 1 for those that it lacks.
@@ -73,10 +73,11 @@ class LinearProbe(ClassifierMixin, BaseEstimator):
         normalize: ``none``, ``center``, ``standardize``, or ``l2`` (each row to length 1); by the training samples.
             The first three are folded into ``coef_`` and ``intercept_``.
         tolerance: of the gap; an entry above it gives a ConvergenceWarning.
-        max_iterations: of an l2 value.
+        max_iterations: of an l2 value, from 1; with l2 = 0 it is they that give the ConvergenceWarning.
         device: None or ``"cpu"``.
         dtype: of the products, where the optimum does not ask for more: None or ``"float32"``; ``"float64"``.
-        random_state: of the folds, where ``cv`` is a number; an integer, a RandomState, or None.
+        random_state: of the folds, where ``cv`` is a number: their seed, so that ``cv=5`` draws the folds of a run with
+            ``data.folds=5`` and that ``seed``; a RandomState; or None.
 
     Attributes:
         classes_: (C,). n_features_in_: D.
@@ -130,33 +131,50 @@ class LinearProbe(ClassifierMixin, BaseEstimator):
             X: a NumPy array, a torch tensor or what scikit-learn makes an array of; float16 too. It is not copied.
             sample_weight: (N,), >= 0.
         """
+        self._forget()
         self._check_arguments()
         X, y = validate_data(self, as_array(X), as_array(y), dtype="numeric", ensure_min_samples=2)
         check_classification_targets(y)
         self.classes_, numbers = np.unique(y, return_inverse=True)
-        self._forget()
         samples = Samples(X, torch.from_numpy(numbers), self._weights(X, sample_weight))
         with Pipeline(self._solver(), "auto") as pipeline:
             problem, present = self._problem(samples, pipeline)
-            self._take_path(problem, present)
-            self._choose(problem, X, y)
+            splits = self._splits(problem, samples, present)
+            scores = self._scores(problem, splits)
+            path = self._path(problem, present)
+        self.path_ = path
+        self._choose(scores)
+        for told, kind in self._warnings():
+            warnings.warn(told, kind, stacklevel=2)
         return self
 
     def _check_arguments(self) -> None:
         """Raises an InputError that names an argument which is not as described."""
-        for name, accepted in (("metric", METRICS), ("normalize", KINDS), ("dtype", DTYPES), ("device", (None, "cpu"))):
-            if (found := getattr(self, name)) not in accepted:
+        found: Any
+        choices: dict[str, Iterable[str | None]]
+        choices = {"metric": METRICS, "normalize": KINDS, "dtype": DTYPES, "device": (None, "cpu")}
+        for name, accepted in choices.items():
+            found = getattr(self, name)
+            if not isinstance(found, str | None) or found not in accepted:
                 names = [str(value) for value in accepted]
-                raise InputError(f"{name}={found!r}: accepted are {', '.join(names)}{nearest(str(found), names)}")
+                raise InputError(f"{name}={shown(found)}: accepted are {', '.join(names)}{nearest(str(found), names)}")
         for name in ("fit_intercept", "penalize_bias"):
-            if not isinstance(getattr(self, name), bool | np.bool_):
-                raise InputError(f"{name}={getattr(self, name)!r}: accepted are True and False")
-        for name in ("tolerance", "max_iterations"):
-            if not is_number(found := getattr(self, name)) or found <= 0:
-                raise InputError(f"{name}={found!r}: accepted is a number > 0")
+            if not isinstance(found := getattr(self, name), bool | np.bool_):
+                raise InputError(f"{name}={shown(found)}: accepted are True and False")
+        if not is_number(found := self.tolerance) or found <= 0:
+            raise InputError(f"tolerance={shown(found)}: accepted is a number > 0")
+        if not is_whole(found := self.max_iterations) or found < 1:
+            raise InputError(f"max_iterations={shown(found)}: accepted is a whole number >= 1")
         values = [] if isinstance(self.l2, str) else self._several()
         if self.l2 != "auto" if not values else not all(is_number(l2) and l2 >= 0 for l2 in values):
-            raise InputError(f"l2={self.l2!r}: accepted are a number >= 0, a list of them, and 'auto'")
+            raise InputError(f"l2={shown(self.l2)}: accepted are a number >= 0, a list of them, and 'auto'")
+        if not isinstance(found := self.class_weight, Mapping | None) and not (
+            isinstance(found, str) and found == "balanced"
+        ):
+            raise InputError(f"class_weight={shown(found)}: accepted are None, 'balanced', or a table like {{'a': 2}}")
+        if not says_how_to_split(self.cv):
+            accepted = "a whole number >= 2, a splitter, an iterable of splits, or None"
+            raise InputError(f"cv={shown(self.cv)}: accepted are {accepted}")
 
     def _several(self) -> list[Any]:
         """Returns the l2 values as a list."""
@@ -164,8 +182,8 @@ class LinearProbe(ClassifierMixin, BaseEstimator):
         return [l2] if np.ndim(l2) == 0 else list(l2)
 
     def _forget(self) -> None:
-        """Takes away what an earlier fit has chosen."""
-        for name in (*CHOSEN, "cv_scores_"):
+        """Takes away what an earlier fit has found, so that none of it stands beside what this one finds."""
+        for name in (*CHOSEN, "cv_scores_", "path_", "classes_", "n_features_in_", "feature_names_in_"):
             self.__dict__.pop(name, None)
 
     def _solver(self) -> Any:
@@ -213,12 +231,12 @@ class LinearProbe(ClassifierMixin, BaseEstimator):
         of_sample = class_weights(self.class_weight, self.classes_.tolist(), target)[target]
         return of_sample if samples.weight is None else of_sample * samples.weight[part]
 
-    def _take_path(self, problem: PartialFits, present: list[int]) -> None:
-        """Solves the path on all samples, and says which entries are not proven."""
+    def _path(self, problem: PartialFits, present: list[int]) -> list[Entry]:
+        """Returns the path on all samples."""
         fitted = problem.fit(problem.all, None)
         weights = problem.weights(problem.all)
         whole = len(problem.target) if weights is None else weights.sum().item()
-        self.path_ = [
+        return [
             Entry(l2, 1 / (l2 * whole) if l2 else np.inf, *self._of_all_classes(weight, bias, present), gap, iterations)
             for l2, weight, bias, gap, iterations in zip(
                 problem.objective.l2.tolist(),
@@ -229,11 +247,24 @@ class LinearProbe(ClassifierMixin, BaseEstimator):
                 strict=True,
             )
         ]
-        if left := [f"{entry.l2_:g} ({entry.gap_:.1e})" for entry in self.path_ if not entry.gap_ <= self.tolerance]:
-            told = f"the gap is above tolerance={self.tolerance:g} at l2={', '.join(left[:5])}"
-            told += f" and {len(left) - 5} more" if len(left) > 5 else ""
-            advice = "raise max_iterations, normalize, or take a larger l2"
-            warnings.warn(f"{told}; {advice}", ConvergenceWarning, stacklevel=3)
+
+    def _warnings(self) -> Iterator[tuple[str, type[Warning]]]:
+        """Yields what is to be said of the path: what is not proven, and a choice at the edge of automatic values."""
+        left = [
+            f"{entry.l2_:g} ({entry.gap_:.1e})"
+            for entry in self.path_
+            if entry.l2_ and not entry.gap_ <= self.tolerance
+        ]
+        if left:
+            more = f" and {len(left) - 5} more" if len(left) > 5 else ""
+            told = f"the gap is above tolerance={self.tolerance:g} at l2={', '.join(left[:5])}{more}"
+            yield f"{told}; raise max_iterations, normalize, or take a larger l2", ConvergenceWarning
+        if any(not entry.l2_ and entry.n_iter_ >= self.max_iterations for entry in self.path_):
+            told = f"l2=0 came to its end after max_iterations={self.max_iterations}"
+            yield f"{told}; raise it, normalize, or take a larger l2", ConvergenceWarning
+        tried = [entry.l2_ for entry in self.path_]
+        if isinstance(self.l2, str) and hasattr(self, "l2_") and (told := edge(tried, self.l2_)):
+            yield told, UserWarning
 
     def _of_all_classes(self, weight: Tensor, bias: Tensor, present: list[int]) -> tuple[np.ndarray, np.ndarray]:
         """Returns coef_ and intercept_; a class without weight has the probability 0."""
@@ -246,41 +277,70 @@ class LinearProbe(ClassifierMixin, BaseEstimator):
         coef[present], intercept[present] = weight.numpy(), bias.numpy()
         return coef, intercept
 
-    def _choose(self, problem: PartialFits, X: np.ndarray, y: np.ndarray) -> None:
-        """Takes the only entry, or the best by cross-validation."""
-        if len(self.path_) == 1 and not isinstance(self.l2, str):
-            return self._take(0)
-        if self.cv is None:
+    def _choose(self, scores: np.ndarray | None) -> None:
+        """Takes the only entry, or the best by the scores of the folds ``(folds, L)``."""
+        if scores is not None:
+            self.cv_scores_ = scores
+            means = [Score(mean, np.nan) for mean in scores.mean(0).tolist()]
+            self._take(Selection(self.metric, "best").choose([entry.l2_ for entry in self.path_], means))
+        elif len(self.path_) == 1:
+            self._take(0)
+
+    def _scores(self, problem: PartialFits, splits: list[tuple[Tensor, Tensor]]) -> np.ndarray | None:
+        """Returns what the metric gives in each fold, (folds, L); None where there are none.
+
+        Weights that only choose need no steps beyond the certificate.
+        """
+        if not splits:
             return None
-        found = [
-            [
-                score(self.metric, outcome).value
-                for outcome in problem.fit(train, held, keep=self.metric == "auroc").outcomes
-            ]
-            for train, held in self._splits(problem, X, y)
-        ]
-        self.cv_scores_ = np.array(found)
-        l2 = [entry.l2_ for entry in self.path_]
-        means = [Score(mean, np.nan) for mean in self.cv_scores_.mean(0).tolist()]
-        self._take(Selection(self.metric, "best").choose(l2, means))
-        if isinstance(self.l2, str):
-            warn_of_edge(l2, self.l2_)
-        return None
+        problem = replace(problem, solver=replace(problem.solver, refine=0))
+        keep = self.metric == "auroc"
+        fits = (problem.fit(train, held, keep=keep).outcomes for train, held in splits)
+        found = np.array([[score(self.metric, outcome).value for outcome in outcomes] for outcomes in fits])
+        if len(wrong := np.argwhere(np.isnan(found))):
+            fold, entry = wrong[0].tolist()
+            told = f"cv: {self.metric} is not defined in fold {fold} at l2={problem.objective.l2[entry]:g}"
+            raise InputError(f"{told}; accepted are other metrics or fewer folds")
+        return found
 
-    def _splits(self, problem: PartialFits, X: np.ndarray, y: np.ndarray) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yields the samples that train and those that are held out, ascending."""
-        if isinstance(self.cv, Integral):
-            seed = int(check_random_state(self.random_state).randint(2**31))
-            fold = fold_index(problem.target, self.classes_.tolist(), int(self.cv), seed)
-            for number in range(int(self.cv)):
-                yield torch.where(fold != number)[0], torch.where(fold == number)[0]
-            return
-        from sklearn.model_selection import check_cv  # here: what it imports is needed for nothing else
+    def _splits(self, problem: PartialFits, samples: "Samples", present: list[int]) -> list[tuple[Tensor, Tensor]]:
+        """Returns the samples that train in each fold, and those held out, ascending; none where nothing is chosen.
 
-        for train, held in check_cv(self.cv, y, classifier=True).split(X, y):
-            train, held = (torch.from_numpy(np.sort(index)) for index in (train, held))
-            check_classes(problem.weights(train), problem.target[train], self.classes_.tolist())
-            yield train, held
+        Samples of a class without weight are not held out: no classifier knows it.
+        """
+        if self.cv is None or len(problem.objective.l2) == 1:
+            return []
+        known = torch.isin(samples.target, torch.tensor(present))
+        names = self.classes_[present].tolist()
+        splits = self._drawn(problem, names, known) if is_whole(self.cv) else self._given(samples)
+        splits = [(train, held[known[held]]) for train, held in splits]
+        for number, (train, held) in enumerate(splits):
+            target, weight = problem.target, problem.weights(train)
+            check_fold(number, target[train].bincount(weight, minlength=len(names)), names)
+            check_held(number, target[held].bincount(minlength=len(names)), names, self.metric)
+        return splits
+
+    def _drawn(self, problem: PartialFits, names: list[Any], known: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Returns the splits of a number of folds: those of the command line's ``data.folds``, of the same seed."""
+        fold = torch.full((len(known),), -1)
+        fold[known] = fold_index(problem.target[known], names, int(self.cv), self._seed(), setting="cv")
+        return [(torch.where(fold != number)[0], torch.where(fold == number)[0]) for number in range(int(self.cv))]
+
+    def _seed(self) -> int:
+        """Returns the seed of the folds: an integer ``random_state`` itself."""
+        if not is_whole(self.random_state):
+            return int(check_random_state(self.random_state).randint(2**31))
+        if self.random_state < 0:
+            raise InputError(f"random_state={self.random_state}: accepted are a whole number >= 0, a RandomState, None")
+        return int(self.random_state)
+
+    def _given(self, samples: "Samples") -> list[tuple[Tensor, Tensor]]:
+        """Returns the splits of a splitter or an iterable."""
+        y = self.classes_[samples.target.numpy()]
+        splits = list(self.cv.split(samples.X, y) if hasattr(self.cv, "split") else self.cv)
+        if not splits:
+            raise InputError(f"cv={shown(self.cv)}: it has no splits; accepted is one or more")
+        return [split_of(split, len(y), f"cv: fold {number}") for number, split in enumerate(splits)]
 
     def _take(self, entry: int) -> None:
         for name in CHOSEN:
@@ -295,7 +355,11 @@ class LinearProbe(ClassifierMixin, BaseEstimator):
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """Returns the probabilities of the classes (N, C)."""
-        return log_probabilities(self._logits(X)).exp().numpy()
+        return np.exp(self.predict_log_proba(X))
+
+    def predict_log_proba(self, X: Any) -> np.ndarray:
+        """Returns the logarithms of the probabilities (N, C), exact where those are too small for a number."""
+        return log_probabilities(self._logits(X)).numpy()
 
     def predict(self, X: Any) -> np.ndarray:
         """Returns the most probable class of each sample, (N,)."""
@@ -310,7 +374,7 @@ class LinearProbe(ClassifierMixin, BaseEstimator):
                 f"LinearProbe: none of the {len(self.path_)} l2 values was chosen; accepted are cv=5, say, or one l2"
             )
         x = tensor_of(validate_data(self, as_array(X), reset=False, dtype="numeric"))
-        coef, intercept = torch.from_numpy(self.coef_), torch.from_numpy(self.intercept_)
+        coef, intercept = tensor_of(self.coef_), tensor_of(self.intercept_)
         logits = torch.empty(len(x), len(coef), dtype=torch.float64)
         rows = max(1, NUMBERS_AT_ONCE // x.shape[1])
         for first in range(0, len(x), rows):
@@ -320,17 +384,22 @@ class LinearProbe(ClassifierMixin, BaseEstimator):
         return logits
 
 
-def load(run: str | Path) -> LinearProbe:
-    """Returns the chosen classifier of a run's folder, fitted.
+def load(run: str | Path, l2: float | None = None) -> LinearProbe:
+    """Returns the chosen classifier of a run's folder, or that of another of its l2 values, fitted.
 
     A softmax of two classes becomes the sigmoid that it is, at half of its l2 and the same C.
 
+    Args:
+        l2: as the run has it; None: the chosen one.
+
     Raises:
-        InputError: it is no run, has not finished, is damaged, or has several labels per sample.
+        InputError: it is no run, has not finished, is damaged, has no such ``l2``, or has several labels per sample.
     """
     from handgrad.classifier import classifier_of_run  # here: no fit needs what reads files
 
-    found = classifier_of_run(Path(run))
+    if l2 is not None and not is_number(l2):
+        raise InputError(f"l2={shown(l2)}: accepted are the l2 values of the run, and None for the chosen one")
+    found = classifier_of_run(Path(run), l2)
     found.check_one_label("handgrad.load")
     weight, bias, l2 = found.weight.double(), found.bias.double(), found.l2
     if len(weight) == 2:
@@ -358,19 +427,68 @@ class Samples(NamedTuple):
 
 
 def as_array(values: Any) -> Any:
-    """Returns a torch tensor as a NumPy array, and anything else as it is."""
-    if not isinstance(values, Tensor):
-        return values
-    values = values.detach().cpu()
-    return (values.float() if values.dtype == torch.bfloat16 else values).numpy()
+    """Returns a torch tensor as a NumPy array, numbers longer than float64 as those, and anything else as it is."""
+    if isinstance(values, Tensor):
+        values = values.detach().cpu()
+        return (values.float() if values.dtype == torch.bfloat16 else values).numpy()
+    if isinstance(values, np.ndarray) and is_long(values.dtype):
+        with np.errstate(over="ignore"):  # what is infinite then is told as such
+            return values.astype(np.float64)
+    return values
 
 
 def tensor_of(X: np.ndarray) -> Tensor:
-    """Returns a tensor over the same memory, which is only read."""
+    """Returns a tensor over the same memory, which is only read; a copy where torch does not know its dtype."""
+    dtype = np.dtype(np.float64) if is_long(X.dtype) else X.dtype.newbyteorder("=")
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The given NumPy array is not writable")
-        return torch.from_numpy(np.ascontiguousarray(X))
+        return torch.from_numpy(np.ascontiguousarray(X, dtype))
+
+
+def is_long(dtype: np.dtype) -> bool:
+    return dtype.kind == "f" and dtype.itemsize > 8
 
 
 def is_number(value: Any) -> bool:
     return isinstance(value, Real) and not isinstance(value, bool | np.bool_) and math.isfinite(value)
+
+
+def is_whole(value: Any) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def shown(value: Any) -> str:
+    """Returns a value in one short line."""
+    told = " ".join(repr(value).split())
+    return told if len(told) <= 80 else told[:79] + "…"
+
+
+# --- Folds ------------------------------------------------------------------------------------------------------------
+
+
+def says_how_to_split(cv: Any) -> bool:
+    """Tells whether ``cv`` is of a kind that is accepted."""
+    if is_whole(cv):
+        return bool(cv >= 2)
+    if isinstance(cv, Real | str | bytes | type | np.bool_):
+        return False
+    if isinstance(cv, Sized) and not hasattr(cv, "split"):
+        return len(cv) > 0
+    return cv is None or hasattr(cv, "split") or isinstance(cv, Iterable)
+
+
+def check_fold(number: int, weights: Tensor, names: Sequence[Any]) -> None:
+    """Raises an InputError if a class has no ``weights (C,)`` among the samples that train."""
+    if missing := [name for name, weight in zip(names, weights.tolist(), strict=True) if not weight]:
+        told = f"cv: fold {number} has no sample that weighs anything of class {listed(missing)} to train on"
+        raise InputError(f"{told}; accepted is one or more of each class")
+
+
+def check_held(number: int, counts: Tensor, names: Sequence[Any], metric: str) -> None:
+    """Raises an InputError if the metric is not defined on held out samples, ``counts (C,)`` of each class."""
+    if not counts.any():
+        raise InputError(f"cv: fold {number} holds out no sample; accepted is one or more")
+    missing = [name for name, count in zip(names, counts.tolist(), strict=True) if not count]
+    if metric == "auroc" and missing:
+        told = f"cv: fold {number} holds out no sample of class {listed(missing)}, without which auroc is not defined"
+        raise InputError(f"{told}; accepted are other metrics or fewer folds")

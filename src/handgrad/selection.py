@@ -12,6 +12,7 @@ from handgrad.solvers.centred import CentredProblem
 log = logging.getLogger(__name__)
 VALUES, DECADES, NULL_GAP = 20, 8, 0.01
 ROUNDING = 1e-9
+SUMS = 1e-12  # of the features' length: what rounding may leave of a gradient that is 0
 RULES = ("best", "one_standard_error")
 
 
@@ -71,16 +72,23 @@ def automatic_values(problem: CentredProblem) -> list[float]:
         InputError: no feature tells anything of the classes.
     """
     point = problem.at(problem.start())
-    largest = (point.gradient * problem.penalized).square().sum().item() / (2 * NULL_GAP * point.loss)
-    if not largest > 1e-30:
+    squares = (point.gradient * problem.penalized).square().sum().item()
+    if not squares > SUMS**2 * problem.mean_square():
         raise InputError("l2=auto: no feature tells anything of the classes; accepted are features that differ")
+    largest = squares / (2 * NULL_GAP * point.loss)
     step = DECADES / (VALUES - 1)
     return [float(f"{10 ** (math.log10(largest) - step * i):.4g}") for i in range(VALUES)]
 
 
-def warn_of_edge(values: Sequence[float], chosen: float) -> None:
+def edge(values: Sequence[float], chosen: float) -> str:
     """Says where the chosen value is the first or the last of those that were tried: a better one may lie beyond."""
-    if chosen in (min(values), max(values)):
-        way = "below" if chosen == min(values) else "above"
-        told = "l2=%g is selected, at the edge of those that were tried: a better one may lie %s"
-        log.warning(told, chosen, way)
+    if chosen not in (min(values), max(values)):
+        return ""
+    way = "below" if chosen == min(values) else "above"
+    return f"l2={chosen:g} is selected, at the edge of those that were tried: a better one may lie {way}"
+
+
+def warn_of_edge(values: Sequence[float], chosen: float) -> None:
+    """Logs what ``edge`` says."""
+    if told := edge(values, chosen):
+        log.warning(told)

@@ -138,9 +138,10 @@ def class_weights(given: Any, classes: Sequence[int | str], target: Tensor) -> T
         if str(name) not in names:
             hint = nearest(str(name), names)
             raise InputError(f"class_weight: no class {name!r}; accepted are {listed(classes)}{hint}")
-        if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight < float("inf"):
+        known = isinstance(weight, int | float | np.number) and not isinstance(weight, bool)
+        if not known or not 0 <= weight < float("inf"):
             raise InputError(f"class_weight: {name}: {weight!r}; accepted is a number >= 0")
-        weights[names[str(name)]] = weight
+        weights[names[str(name)]] = float(weight)
     return weights
 
 

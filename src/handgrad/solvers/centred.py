@@ -118,6 +118,12 @@ class CentredProblem:
             sums[-1] += weights @ x.square().sum(1)
         return sums
 
+    def mean_square(self) -> float:
+        """Returns the weighted mean of ``|x|^2``, with a penalized bias that of ``|[x, 1]|^2``."""
+        if self.free:
+            return self.spread + self.mean.square().sum().item()
+        return (self.total(self._feature_sums())[-1] / self.weight).item() + float(self.fit_bias)
+
     def start(self) -> Tensor:
         """Returns W = 0 and the bias that alone fits best: the logarithms of the classes' shares (0 if it is not free).
 
