@@ -16,7 +16,8 @@ Predicts the classes of new features by a run's classifier, for features as they
   python predict.py run=outputs/<run> 'features=new/*.npy' labels=labels.txt out=predictions.parquet l2=0.01
 
 Where there are labels, accuracy, log loss, a table of the classes and the confusion matrix are printed, and written
-into <out>.metrics.json. A file that is there already is replaced with overwrite=true alone.
+into <out>.metrics.json; of task=multilabel the mean average precision in place of the matrix, and prediction has the
+names of all labels above 1/2, like cat;dog. A file that is there already is replaced with overwrite=true alone.
 """
 
 
@@ -27,8 +28,8 @@ def main(given: dict[str, Any]) -> None:
 
     out = Path(given["out"])
     classifier = classifier_of_run(given["run"], given["l2"])
-    x = given["x"][0] if given["x"] and len(given["x"]) == 1 else given["x"]
-    names = {"labels": given["labels"], "x": x, "y": given["y"]}
+    x, y = (given[key][0] if given[key] and len(given[key]) == 1 else given[key] for key in ("x", "y"))
+    names = {"labels": given["labels"], "x": x, "y": y}
     rows, measures = predict(classifier, given["features"], out, **names, overwrite=bool(given["overwrite"]))
     if measures:
         print(told(measures), "\n")

@@ -3,6 +3,7 @@
 import json
 import random
 import shutil
+import sys
 from dataclasses import replace
 
 import pytest
@@ -11,10 +12,10 @@ from safetensors import safe_open
 
 from handgrad.classifier import KEY, Classifier, classifier_of_run
 from handgrad.errors import InputError
-from handgrad.export import as_onnx
+from handgrad.estimator import load
+from handgrad.export import as_sklearn
 from handgrad.models.logistic_regression import LogisticRegression
 from handgrad.models.softmax_regression import SoftmaxRegression
-from handgrad.prediction import predict
 from handgrad.runs.folder import BEST, LAST, RESULTS
 from handgrad.runs.sweep import SWEEP
 from tests.finished import L2, classifier_of, finished_run
@@ -38,16 +39,18 @@ def test_probabilities_and_decisions_are_the_models(task, classes, model):
     torch.testing.assert_close((INPUT.double() @ weight.t() + bias).softmax(1), p, rtol=0, atol=1e-15)
 
 
-def test_several_labels_have_a_sigmoid_each_and_no_class(tmp_path):
+def test_several_labels_have_a_sigmoid_each_and_no_class(tmp_path, monkeypatch):
     found = classifier_of(["a", "b", "c"], task="multilabel")
     logits = found.logits(INPUT)
     assert torch.equal(found.probabilities(logits), logits.sigmoid())
     assert torch.equal(found.decide(logits), (logits > 0).long())
-    told = "the run is of task=multilabel; accepted are those of task=softmax and logistic"
+    told = "the run is of task=multilabel, several labels a sample; accepted of it are format=onnx, npz and torch"
+    finished_run(tmp_path, found)
+    monkeypatch.setitem(sys.modules, "skops", None)  # what is refused asks for no package first
     for use, what in (
         (found.as_softmax, "format=sklearn"),
-        (lambda: as_onnx(found), "format=onnx"),
-        (lambda: predict(found, "new.npz", tmp_path / "p.csv"), "run"),
+        (lambda: as_sklearn(found), "format=sklearn"),
+        (lambda: load(tmp_path), "handgrad.load"),
     ):
         with pytest.raises(InputError, match=f"^{what}: {told}$"):
             use()

@@ -2,6 +2,7 @@
 
 import io
 import sys
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -25,6 +26,13 @@ KINDS = {
     "of length 1": classifier_of([0, 1, 2], unit_rows=True),
     "no penalty": classifier_of([0, 1], l2=0.0, C=None, gap=None),
 }
+SEVERAL = {
+    "names": classifier_of(["cat", "dog", "c, d"], task="multilabel"),
+    "two": classifier_of([0, 1], task="multilabel"),
+    "of length 1": classifier_of([0, 1, 2], task="multilabel", unit_rows=True),
+}
+TWO = SEVERAL["two"]
+SEVERAL["float32"] = replace(TWO, weight=TWO.weight.float(), bias=TWO.bias.float())
 
 
 def ours(classifier: Classifier) -> tuple[np.ndarray, np.ndarray]:
@@ -45,6 +53,20 @@ def test_onnxruntime_says_the_same_for_any_number_of_rows(kind, rows):
     assert np.abs(torch.from_numpy(logits).softmax(1).numpy() - expected[:rows]).max() < 1e-6
     assert [node.name for node in session.get_inputs()] == ["input"]
     assert session.get_inputs()[0].shape == ["N", 5]
+
+
+@pytest.mark.parametrize("rows", [1, 50])
+@pytest.mark.parametrize("kind", SEVERAL)
+def test_onnxruntime_says_the_same_of_several_labels(kind, rows):
+    classifier = SEVERAL[kind]
+    session = onnxruntime.InferenceSession(as_onnx(classifier), providers=["CPUExecutionProvider"])
+    label, p, logits = session.run(["label", "probabilities", "logits"], {"input": INPUT[:rows].numpy()})
+    expected = classifier.logits(INPUT[:rows])
+    assert np.abs(p - expected.sigmoid().numpy()).max() < 1e-6
+    assert np.abs(logits - expected.numpy()).max() < 1e-5
+    assert label.dtype == np.int64
+    assert label.tolist() == (expected > 0).long().tolist()
+    assert session.get_outputs()[0].shape == ["N", len(classifier.classes)]
 
 
 def test_raw_features_far_from_zero_keep_their_digits_in_onnx():
@@ -87,16 +109,15 @@ def test_two_classes_are_one_sigmoid_in_scikit_learn():
     assert np.isinf(skops.io.loads(as_sklearn(KINDS["no penalty"])).C)
 
 
-@pytest.mark.parametrize("kind", ["softmax", "sigmoid"])
-def test_numpy_and_torch_have_the_weights(kind):
-    classifier = KINDS[kind]
+@pytest.mark.parametrize("classifier", [KINDS["softmax"], KINDS["sigmoid"], SEVERAL["names"]])
+def test_numpy_and_torch_have_the_weights(classifier):
     with np.load(io.BytesIO(as_npz(classifier))) as found:
         assert found["weight"].tolist() == classifier.weight.tolist()
         assert found["classes"].tolist() == classifier.classes
-    linear = torch.nn.Linear(5, len(classifier.weight))
+    linear = torch.nn.Linear(5, len(classifier.weight)).double()
     linear.load_state_dict(torch.load(io.BytesIO(as_torch(classifier)), weights_only=True))
-    p = classifier.probabilities(linear(INPUT).detach()).numpy()
-    assert np.abs(p - ours(classifier)[0]).max() < 1e-6
+    p = classifier.probabilities(linear(INPUT.double()).detach())
+    assert (p - classifier.probabilities(classifier.logits(INPUT))).abs().max() < 1e-15
 
 
 def test_a_model_that_computes_something_else_is_not_written(monkeypatch):
@@ -131,6 +152,15 @@ def test_a_runs_classifier_is_written_into_its_folder(format, tmp_path, capsys):
         main(given)
     main(given | {"l2": 1.0, "overwrite": True})
     assert out.read_bytes() != content
+
+
+@pytest.mark.parametrize("format", ["onnx", "npz", "torch"])
+def test_a_run_of_several_labels_is_written_and_its_weights_are_told_to_be_sigmoids(format, tmp_path, capsys):
+    finished_run(tmp_path, SEVERAL["names"])
+    main({"run": str(tmp_path), "format": format, "out": None, "l2": 0.01, "overwrite": None})
+    told = capsys.readouterr().out
+    assert "l2=0.01, 5 features, 3 labels. File: " in told
+    assert ("the sigmoid of its own logit" in told) == (format != "onnx")
 
 
 @pytest.mark.parametrize(("format", "missing"), [("onnx", "onnx"), ("onnx", "onnxruntime"), ("sklearn", "skops")])

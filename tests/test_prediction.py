@@ -9,7 +9,13 @@ import numpy as np
 import pyarrow.parquet
 import pytest
 import torch
-from sklearn.metrics import accuracy_score, confusion_matrix, log_loss, precision_recall_fscore_support
+from sklearn.metrics import (
+    accuracy_score,
+    average_precision_score,
+    confusion_matrix,
+    log_loss,
+    precision_recall_fscore_support,
+)
 
 from handgrad import prediction
 from handgrad.errors import InputError
@@ -168,6 +174,132 @@ def test_many_classes_are_told_in_fewer_tables():
         return len(told(whole | {"classes": rows, "confusion": np.eye(count, dtype=int).tolist()}).splitlines())
 
     assert [lines(count) for count in (20, 21, 100, 101)] == [46, 24, 103, 1]
+
+
+# --- several labels ---------------------------------------------------------------------------------------------------
+
+
+PETS = ["cat", "do,g", "night"]
+ANY = classifier_of(PETS, 13, task="multilabel")
+WEIGHT = ANY.weight / torch.from_numpy(FEATURES.std(0))
+OF_PETS = replace(ANY, weight=WEIGHT, bias=ANY.bias - WEIGHT @ torch.from_numpy(FEATURES.mean(0)))
+P_PETS = torch.sigmoid(OF_PETS.logits(torch.from_numpy(FEATURES))).numpy()
+GIVEN = P_PETS > 0.5
+HAS = (np.random.default_rng(0).random((178, 3)) < 0.2 + 0.5 * GIVEN).astype(np.int64)
+SAID = [";".join(name for name, has in zip(PETS, row, strict=True) if has) for row in GIVEN]
+TRUE = [";".join(name for name, has in zip(PETS, row, strict=True) if has) for row in HAS]
+
+
+def test_a_sample_is_given_the_names_of_all_its_labels():
+    assert predict(OF_PETS, "new.npy", Path("p.csv")) == (178, None)
+    header, names, p = read_csv(Path("p.csv"))
+    assert header == ["prediction", "p_cat", "p_do,g", "p_night"]
+    assert names == SAID
+    assert {0, 1, 2} <= {row.sum() for row in GIVEN.astype(int)}, "some have none, and some have two"
+    assert np.abs(p - P_PETS).max() < 1e-9
+
+
+@pytest.mark.parametrize("classes", [PETS, [0, 1, 2]], ids=["names", "numbers"])
+def test_several_labels_in_parquet_and_numpy(classes):
+    for kind in (".parquet", ".npy", ".npz"):
+        predict(replace(OF_PETS, classes=classes), "new.npy", Path(f"p{kind}"))
+    table = pyarrow.parquet.read_table("p.parquet").to_pydict()
+    assert list(table) == ["prediction", *(f"p_{name}" for name in classes)]
+    joined = [";".join(str(name) for name, has in zip(classes, row, strict=True) if has) for row in GIVEN]
+    assert table["prediction"] == joined
+    assert np.abs(np.load("p.npy") - P_PETS).max() < 1e-15
+    with np.load("p.npz") as found:
+        assert np.array_equal(found["probabilities"], np.load("p.npy"))
+        assert found["prediction"].dtype == bool
+        assert np.array_equal(found["prediction"], GIVEN)
+        assert found["classes"].tolist() == classes
+
+
+def check_measures_of_labels(found: dict) -> None:
+    """Compares measures of several labels with scikit-learn's."""
+    assert list(found) == ["samples", "accuracy", "loss", "mean_average_precision", "labels"]
+    assert found["samples"] == 178
+    assert found["accuracy"] == pytest.approx(accuracy_score(HAS, GIVEN), rel=1e-12)
+    assert found["loss"] == pytest.approx(-np.log(np.where(HAS, P_PETS, 1 - P_PETS)).sum(1).mean(), rel=1e-9)
+    assert found["mean_average_precision"] == pytest.approx(average_precision_score(HAS, P_PETS), rel=1e-12)
+    table = precision_recall_fscore_support(HAS, GIVEN, zero_division=np.nan)
+    for place, row in enumerate(found["labels"]):
+        assert (row["label"], row["samples"]) == (PETS[place], HAS[:, place].sum())
+        for name, column in zip(("precision", "recall", "f1"), table, strict=False):
+            assert row[name] == pytest.approx(column[place], rel=1e-12)
+
+
+def columns_of_labels(names: list[str], order: list[int]) -> Path:
+    arrays = {name: HAS[:, place] for name, place in zip(names, order, strict=True)}
+    features = {f"x{i}": FEATURES[:, i] for i in range(13)}
+    pyarrow.parquet.write_table(pyarrow.table(features | arrays), "t.parquet")
+    return Path("t.parquet")
+
+
+def test_several_labels_are_measured_as_scikit_learn_does(here):
+    np.savez("y.npz", x=FEATURES, y=HAS)
+    found = predict(OF_PETS, "y.npz", Path("p.csv"))[1]
+    check_measures_of_labels(found)
+    assert json.loads((here / "p.metrics.json").read_text()) == found
+    lines = told(found).splitlines()
+    assert lines[0] == (
+        f"samples 178, accuracy {found['accuracy']:.4f}, loss {found['loss']:.4f}, "
+        f"mean average precision {found['mean_average_precision']:.4f}"
+    )
+    assert lines[2].split() == ["label", "samples", "recall", "precision", "f1"]
+    assert lines[3].split()[:2] == ["cat", str(HAS[:, 0].sum())]
+    assert len(lines) == 6
+
+
+def test_each_form_of_several_labels_gives_the_same(here):
+    (here / "labels.txt").write_text("\n".join(TRUE) + "\n")
+    check_measures_of_labels(predict(OF_PETS, "new.npy", Path("a.npy"), labels="labels.txt")[1])
+    np.save("y.npy", HAS.astype(bool))
+    check_measures_of_labels(predict(OF_PETS, "new.npy", Path("b.npy"), labels="y.npy")[1])
+    lists = [row.split(";") if row else [] for row in TRUE]
+    for name, column in {"text": TRUE, "lists": lists, "matrix": HAS.tolist()}.items():
+        pyarrow.parquet.write_table(pyarrow.table({"x": FEATURES.tolist(), "y": column}), f"{name}.parquet")
+        check_measures_of_labels(predict(OF_PETS, f"{name}.parquet", Path(f"{name}.npy"))[1])
+    assert predict(OF_PETS, "text.parquet", Path("c.npy"), x="x", y="null")[1] is None
+
+
+def test_columns_of_labels_are_found_by_their_names_in_any_order():
+    table = columns_of_labels(["night", "cat", "do,g"], [2, 0, 1])
+    check_measures_of_labels(predict(OF_PETS, table, Path("a.npy"), y=["night", "cat", "do,g"])[1])
+    table = columns_of_labels(["a", "b", "c"], [0, 1, 2])
+    check_measures_of_labels(predict(OF_PETS, table, Path("b.npy"), y=["a", "b", "c"])[1])
+
+
+def test_a_label_that_no_sample_has_is_measured_as_nothing():
+    np.savez("y.npz", x=FEATURES, y=HAS * [1, 1, 0])
+    found = predict(OF_PETS, "y.npz", Path("p.npy"))[1]
+    assert found["labels"][2]["recall"] is None
+    assert found["labels"][2]["precision"] == 0
+    assert found["mean_average_precision"] == pytest.approx(average_precision_score(HAS[:, :2], P_PETS[:, :2]))
+    np.savez("y.npz", x=FEATURES, y=HAS * 0)
+    none = predict(OF_PETS, "y.npz", Path("q.npy"))[1]
+    assert none["mean_average_precision"] is None
+    assert "mean average precision \n" in told(none)
+
+
+def test_several_labels_that_are_none(here):
+    def refused(**given) -> str:
+        return refusal("new.npy", classifier=OF_PETS, **given)
+
+    for name, y in {"wide": np.ones((178, 4)), "two": 2 * HAS, "short": HAS[1:], "classes": LABELS}.items():
+        np.save(f"{name}.npy", y)
+    (here / "strange.txt").write_text("cat;nigth\n" * 178)
+    assert refused(labels="wide.npy") == "wide.npy: 4 labels; accepted are 3, as in the training set"
+    assert "is 2; accepted are 0 and 1" in refused(labels="two.npy")
+    assert "short.npy: 177 labels, and 178 rows of features in new.npy" in refused(labels="short.npy")
+    assert refused(labels="classes.npy").startswith("classes.npy: labels of type int64 and shape (178,); accepted")
+    assert refused(labels="strange.txt").startswith("strange.txt: unknown labels 'nigth'; accepted are 'cat', 'do,g',")
+    table = columns_of_labels(["cat", "a", "b"], [0, 1, 2])
+    assert refusal(table, classifier=OF_PETS, y=["cat", "a", "b"]) == (
+        "y=[cat,a,b]: accepted are all of 'cat', 'do,g', 'night', or as many columns of other names"
+    )
+    one = "accepted with one label per sample is one name; task=multilabel has several"
+    assert refusal(table, y=["a", "b"]) == f"y=[a,b]: {one}"
 
 
 # --- what is refused --------------------------------------------------------------------------------------------------

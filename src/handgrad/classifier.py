@@ -73,7 +73,10 @@ class Classifier:
     def check_one_label(self, what: str) -> None:
         """Raises an InputError that begins with ``what`` where samples have several labels."""
         if self.multilabel:
-            raise InputError(f"{what}: the run is of task=multilabel; accepted are those of task=softmax and logistic")
+            raise InputError(
+                f"{what}: the run is of task=multilabel, several labels a sample; accepted of it are "
+                "format=onnx, npz and torch"
+            )
 
     def logits(self, input: Tensor) -> Tensor:
         """Returns the logits (N, K) float64 of ``input (N, D)``."""

@@ -23,9 +23,9 @@ Writes a run's classifier, for features as they are, in a format that others rea
   python -m handgrad.export run=outputs/<run> format=onnx
   python -m handgrad.export run=outputs/<run> format=sklearn l2=0.01 out=probe.skops
 
-onnx: input (N, D) float32; outputs label, probabilities and logits. sklearn: a LogisticRegression, saved by skops.
-npz: weight, bias, classes, l2. torch: the state_dict of a torch.nn.Linear. A file that is there already is replaced
-with overwrite=true alone.
+onnx: input (N, D) float32; outputs label, probabilities and logits. sklearn: a LogisticRegression, saved by skops;
+not of task=multilabel. npz: weight, bias, classes, l2. torch: the state_dict of a torch.nn.Linear. A file that is
+there already is replaced with overwrite=true alone.
 """
 OPSET = 17
 
@@ -63,13 +63,12 @@ def as_onnx(classifier: Classifier) -> bytes:
     """Returns an ONNX model that has been run once, by onnxruntime, and gave the same probabilities.
 
     Input ``input (N, D)`` float32, N as it comes. Outputs ``label (N,)`` (int64, or text), ``probabilities (N, C)``
-    and ``logits (N, C)``, float32; those of a sigmoid are 0 and its logit. Products are in the dtype of the weights,
-    float64 where they are an exact optimum.
+    and ``logits (N, C)``, float32; those of a sigmoid are 0 and its logit. Of several labels ``label (N, K)`` is int64,
+    0 or 1. Products are in the dtype of the weights, float64 where they are an exact optimum.
 
     Raises:
         InputError: onnx or onnxruntime is missing.
     """
-    classifier.check_one_label("format=onnx")
     onnx, onnxruntime = imported("onnx", "onnxruntime")
     content = onnx_model(onnx, classifier).SerializeToString(deterministic=True)
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
@@ -84,24 +83,25 @@ def as_onnx(classifier: Classifier) -> bytes:
 def onnx_model(onnx: Any, classifier: Classifier) -> Any:
     """Returns the model of ``as_onnx``, checked by ``onnx.checker``."""
     helper, kinds = onnx.helper, onnx.TensorProto
-    weight, bias = (tensor.numpy() for tensor in classifier.as_softmax())
+    several = classifier.multilabel
+    of_logits = (classifier.weight, classifier.bias) if several else classifier.as_softmax()
+    weight, bias = (tensor.numpy() for tensor in of_logits)
     dtype = helper.np_dtype_to_tensor_dtype(weight.dtype)
     names = np.array(classifier.classes, dtype=object if isinstance(classifier.classes[0], str) else np.int64)
-    constants = {"weight": weight, "bias": bias, "classes": names, "one": np.ones(1, weight.dtype)}
+    constants = {"weight": weight, "bias": bias, "classes": names}
+    constants |= {"one": np.ones(1, weight.dtype), "zero": np.zeros(1, weight.dtype)}
     x = "unit" if classifier.unit_rows else "x"
     nodes = [helper.make_node("Cast", ["input"], ["x"], to=dtype)]
     nodes += unit_rows(helper, kinds.BOOL) if classifier.unit_rows else []
     nodes += [
         helper.make_node("Gemm", [x, "weight", "bias"], ["z"], transB=1),
-        helper.make_node("Softmax", ["z"], ["p"], axis=1),
-        helper.make_node("ArgMax", ["z"], ["index"], axis=1, keepdims=0),
-        helper.make_node("Gather", ["classes", "index"], ["label"]),
+        *(several_labels(helper, kinds.INT64) if several else one_label(helper)),
         helper.make_node("Cast", ["p"], ["probabilities"], to=kinds.FLOAT),
         helper.make_node("Cast", ["z"], ["logits"], to=kinds.FLOAT),
     ]
     count, features = weight.shape
-    kind = kinds.STRING if names.dtype == object else kinds.INT64
-    outputs = [helper.make_tensor_value_info("label", kind, ["N"])]
+    kind = kinds.STRING if names.dtype == object and not several else kinds.INT64
+    outputs = [helper.make_tensor_value_info("label", kind, ["N", count] if several else ["N"])]
     outputs += [helper.make_tensor_value_info(name, kinds.FLOAT, ["N", count]) for name in ("probabilities", "logits")]
     inputs = [helper.make_tensor_value_info("input", kinds.FLOAT, ["N", features])]
     used = {name for node in nodes for name in node.input}
@@ -114,6 +114,24 @@ def onnx_model(onnx: Any, classifier: Classifier) -> Any:
     )
     onnx.checker.check_model(model, full_check=True)
     return model
+
+
+def one_label(helper: Any) -> list[Any]:
+    """Returns the nodes that make of logits ``z`` the probabilities ``p`` of the classes, and the likeliest's name."""
+    return [
+        helper.make_node("Softmax", ["z"], ["p"], axis=1),
+        helper.make_node("ArgMax", ["z"], ["index"], axis=1, keepdims=0),
+        helper.make_node("Gather", ["classes", "index"], ["label"]),
+    ]
+
+
+def several_labels(helper: Any, integer: int) -> list[Any]:
+    """Returns the nodes that make of logits ``z`` the probabilities ``p`` of the labels, and which are above 1/2."""
+    return [
+        helper.make_node("Sigmoid", ["z"], ["p"]),
+        helper.make_node("Greater", ["z", "zero"], ["has"]),
+        helper.make_node("Cast", ["has"], ["label"], to=integer),
+    ]
 
 
 def unit_rows(helper: Any, truth: int) -> list[Any]:
@@ -133,8 +151,9 @@ def as_sklearn(classifier: Classifier) -> bytes:
     lengths, it is a pipeline of a ``Normalizer`` and the regression.
 
     Raises:
-        InputError: skops is missing.
+        InputError: samples have several labels, or skops is missing.
     """
+    classifier.check_one_label("format=sklearn")
     (skops,) = imported("skops.io")
     return skops.dumps(sklearn_model(classifier))
 
@@ -209,9 +228,12 @@ def main(given: dict[str, Any]) -> None:
     export(classifier, format, out, bool(given["overwrite"]))
     if classifier.unit_rows and format in ("npz", "torch"):
         print("Each row of features is to be divided by its length first, which these weights do not do.")
+    if classifier.multilabel and format in ("npz", "torch"):
+        print("Each label's probability is the sigmoid of its own logit, of which these are the weights.")
     if classifier.scaling:
         print(f"Features are taken to be {classifier.scaling}, as in training.")
-    print(f"l2={classifier.l2:g}, {classifier.num_features} features, {len(classifier.classes)} classes. File: {out}")
+    outputs = f"{len(classifier.classes)} {'labels' if classifier.multilabel else 'classes'}"
+    print(f"l2={classifier.l2:g}, {classifier.num_features} features, {outputs}. File: {out}")
 
 
 if __name__ == "__main__":

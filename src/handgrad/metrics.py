@@ -138,7 +138,11 @@ def confusion_matrix(prediction: Tensor, target: Tensor, classes: int, sample_we
 
 def per_class(confusion: Tensor) -> PerClass:
     """Returns the table of a ``confusion (C, C)``."""
-    hits, samples, labelled = confusion.diag(), confusion.sum(1), confusion.sum(0)
+    return of_counts(confusion.diag(), confusion.sum(1), confusion.sum(0))
+
+
+def of_counts(hits: Tensor, samples: Tensor, labelled: Tensor) -> PerClass:
+    """Returns the table of classes, or labels: how many samples are rightly labelled so, are of it, are labelled so."""
     return PerClass(samples, hits / samples, hits / labelled, 2 * hits / (samples + labelled))
 
 

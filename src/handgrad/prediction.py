@@ -1,7 +1,8 @@
 """A classifier's predictions for new features, chunk by chunk, and how good they are where labels are there.
 
 No more than a chunk of features and of probabilities is in memory, where the features are of a kind that stays on disk
-(.npy, .safetensors, .pt); of others a shard is.
+(.npy, .safetensors, .pt); of others a shard is. Where samples have several labels, and these are known, their logits
+(N, K) stay too: a ranking needs them all.
 """
 
 import csv
@@ -12,6 +13,8 @@ import tempfile
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
+from itertools import compress
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -22,14 +25,24 @@ from torch import Tensor
 from handgrad.classifier import Classifier
 from handgrad.data.array_files import arrays_of
 from handgrad.data.feature_files import Names, Shard
-from handgrad.data.labels import encoded
+from handgrad.data.labels import encoded, listed
+from handgrad.data.multilabel import indicated
 from handgrad.data.rows import CHUNK_NUMBERS, Rows
 from handgrad.data.shards import Files, Shards, check_finite
 from handgrad.data.table_files import TABLES, Table
 from handgrad.errors import InputError, nearest
 from handgrad.files import replace_file, replacing
-from handgrad.metrics import confusion_matrix, outcome, per_class
+from handgrad.metrics import (
+    PerClass,
+    confusion_matrix,
+    mean_average_precision,
+    of_counts,
+    outcome,
+    outcome_of_labels,
+    per_class,
+)
 
+SEPARATOR = ";"  # stands between the names of a sample's labels: the default of data.label_separator
 ROWS_SHOWN, COLUMNS_SHOWN = 100, 20  # classes of the tables that are printed
 
 
@@ -38,7 +51,7 @@ class Chunk(NamedTuple):
 
     Attributes:
         probabilities: (n, C) float64.
-        classes: (n,) int64, the numbers of the classes.
+        classes: (n,) int64, the numbers of the classes; of several labels (n, K), 0 or 1.
     """
 
     probabilities: np.ndarray
@@ -75,19 +88,57 @@ class Measures:
             "mean_per_class": table.recall.nanmean(),
             "f1_macro": table.f1.nanmean(),
         }
-        columns = zip(
-            self.classes, table.samples.long().tolist(), *(column.tolist() for column in table[1:]), strict=True
-        )
-        names = ("class", *table._fields)
         return {
             "samples": int(samples),
             **{name: value.item() for name, value in whole.items()},
-            "classes": [
-                {name: None if value != value else value for name, value in zip(names, row, strict=True)}
-                for row in columns
-            ],
+            "classes": rows_of(table, "class", self.classes),
             "confusion": self.confusion.long().tolist(),
         }
+
+
+class MeasuresOfLabels:
+    """How good predictions of several labels are, added up over chunks.
+
+    Args:
+        classes: the labels' names.
+        target: ``(N, K)``, 0 or 1, of the samples in their order.
+    """
+
+    def __init__(self, classes: Sequence[int | str], target: Tensor) -> None:
+        self.classes, self.target, self.done = classes, target, 0
+        self.logits = torch.empty(target.shape, dtype=torch.float64)  # (N, K), for the rankings
+        self.loss, self.right = 0.0, 0  # the sum over samples and labels; samples of which all labels are right
+
+    def add(self, logits: Tensor) -> None:
+        """Counts the next samples, which have ``logits (n, K)``."""
+        part = slice(self.done, self.done + len(logits))
+        found = outcome_of_labels(logits, self.target[part])
+        self.logits[part] = logits
+        self.loss += found.loss.sum().item()
+        self.right += int(found.prediction.sum())
+        self.done += len(logits)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Returns them in types that JSON knows; what is not defined is None."""
+        has, given = self.target.bool(), self.logits > 0
+        table = of_counts(*(each.sum(0).double() for each in (has & given, has, given)))
+        ranked = mean_average_precision(self.logits, self.target)
+        return {
+            "samples": self.done,
+            "accuracy": self.right / self.done,
+            "loss": self.loss / self.done,
+            "mean_average_precision": None if ranked != ranked else ranked,
+            "labels": rows_of(table, "label", self.classes),
+        }
+
+
+def rows_of(table: PerClass, what: str, names: Sequence[int | str]) -> list[dict[str, Any]]:
+    """Returns the rows of a table, each with its name under ``what``, in types that JSON knows."""
+    columns = (names, table.samples.long().tolist(), *(column.tolist() for column in table[1:]))
+    return [
+        {key: None if value != value else value for key, value in zip((what, *table._fields), row, strict=True)}
+        for row in zip(*columns, strict=True)
+    ]
 
 
 def predict(
@@ -97,7 +148,7 @@ def predict(
     *,
     labels: Files | None = None,
     x: str | Sequence[str] | None = None,
-    y: str | None = None,
+    y: str | Sequence[str] | None = None,
     overwrite: bool = False,
 ) -> tuple[int, dict[str, Any] | None]:
     """Writes what ``classifier`` says of new features; where they have labels, also ``<out>.metrics.json`` beside it.
@@ -107,26 +158,28 @@ def predict(
         out: by its ending: .csv, .parquet, .npy or .npz.
         labels: the same for labels in files of their own.
         x: name of the array of features, or of the columns; None: of a table those that the classifier was trained on.
-        y: name of the labels; None: ``y``, where it is there; ``null``: they are not asked for.
+        y: name of the labels, of several also the columns of a table; None: ``y``, where it is there; ``null``: they
+            are not asked for.
         overwrite: whether files that are there already are replaced.
 
     Returns:
-        The number of rows, and the measures as ``Measures.as_dict`` gives them; None where there are no labels.
+        The number of rows, and the measures as ``Measures.as_dict``, or that of ``MeasuresOfLabels``, gives them; None
+        where there are no labels.
 
     Raises:
-        InputError: anything is not as described, or samples have several labels; ``out`` is not written then.
+        InputError: anything is not as described; ``out`` is not written then.
         OSError: it cannot be.
     """
-    classifier.check_one_label("run")
     check_out(out)
     with typed_names():
         shards = new_features(classifier, features, labels, x, y)
         target = new_labels(classifier, shards, labels, y)
     check_free(shards, [out] if target is None else [out, metrics_file(out)], overwrite)
-    measures = None if target is None else Measures(classifier.classes, target)
+    kind = MeasuresOfLabels if classifier.multilabel else Measures
+    measures = None if target is None else kind(classifier.classes, target)
     with replacing(out) as temporary:
         write = WRITERS[out.suffix.lower()]
-        write(temporary, classifier.classes, shards.rows, predicted(classifier, shards, measures))
+        write(temporary, classifier, shards.rows, predicted(classifier, shards, measures))
     if measures is None:
         return shards.rows, None
     found = measures.as_dict()
@@ -176,13 +229,20 @@ def typed_names() -> Iterator[None]:
 
 
 def new_features(
-    classifier: Classifier, given: Files, labels: Files | None, x: str | Sequence[str] | None, y: str | None
+    classifier: Classifier,
+    given: Files,
+    labels: Files | None,
+    x: str | Sequence[str] | None,
+    y: str | Sequence[str] | None,
 ) -> Shards:
     """Returns new features after a look at their headers; an InputError tells if the classifier is of others."""
-    names = Names(x, None if y == "null" else y, labels="labels")
+    if y is not None and not isinstance(y, str):
+        y = label_columns(classifier, y)
+    separator = SEPARATOR if classifier.multilabel else None
+    names = Names(x, None if y == "null" else y, labels="labels", several=separator)
     first = given if isinstance(given, str | Path) else next(iter(given), "")
     if x is None and classifier.feature_names and Path(first).suffix.lower() in TABLES:
-        names = Names(list(classifier.feature_names), names.y, labels="labels")
+        names = replace(names, x=list(classifier.feature_names))
     shards = Shards("features", given, labels, names)
     for shard in shards.shards:
         if shard.shape[1] != classifier.num_features:
@@ -200,11 +260,33 @@ def check_columns(shard: Shard, classifier: Classifier) -> None:
             raise InputError(f"{shard.file}: column {found!r}; accepted is {expected!r}, as in the training set")
 
 
-def new_labels(classifier: Classifier, shards: Shards, labels: Files | None, y: str | None) -> Tensor | None:
-    """Returns the classes (N,) that the labels name; None where there are no labels, or they are not asked for."""
+def label_columns(classifier: Classifier, y: Sequence[str]) -> list[str]:
+    """Returns the columns of labels: in the order of the run's where they are called like these, else as given.
+
+    Raises:
+        InputError: some are called like labels and some are not, or a sample has one label.
+    """
+    names, told = [str(name) for name in classifier.classes], f"y=[{','.join(y)}]"
+    if not classifier.multilabel:
+        raise InputError(f"{told}: accepted with one label per sample is one name; task=multilabel has several")
+    if not set(y) & set(names):
+        return list(y)
+    if sorted(y) != sorted(names):
+        raise InputError(f"{told}: accepted are all of {listed(names)}, or as many columns of other names")
+    return names
+
+
+def new_labels(
+    classifier: Classifier, shards: Shards, labels: Files | None, y: str | Sequence[str] | None
+) -> Tensor | None:
+    """Returns the classes (N,) that the labels name, of several labels which there are (N, K), 0 or 1.
+
+    None: there are no labels, or they are not asked for.
+    """
     if y == "null" or (labels is None and y is None and not all(has_labels(shard) for shard in shards.shards)):
         return None
-    return encoded(shards.labels, classifier.classes, str(shards.files[-1]))
+    encode = indicated if classifier.multilabel else encoded
+    return encode(shards.labels, classifier.classes, str(shards.files[-1]))
 
 
 def has_labels(shard: Shard) -> bool:
@@ -217,7 +299,7 @@ def has_labels(shard: Shard) -> bool:
 
 
 @torch.inference_mode()
-def predicted(classifier: Classifier, shards: Shards, measures: Measures | None) -> Iterator[Chunk]:
+def predicted(classifier: Classifier, shards: Shards, measures: Measures | MeasuresOfLabels | None) -> Iterator[Chunk]:
     """Yields what is predicted, in the order of the rows, and counts it in ``measures``.
 
     Raises:
@@ -243,15 +325,24 @@ def columns_of(classes: Sequence[int | str]) -> list[str]:
     return ["prediction", *(f"p_{name}" for name in classes)]
 
 
-def write_csv(path: Path, classes: Sequence[int | str], rows: int, chunks: Iterator[Chunk]) -> None:
+def joined(names: Sequence[str], chunk: Chunk) -> list[str]:
+    """Returns the names of each row's labels, joined."""
+    return [SEPARATOR.join(compress(names, row)) for row in chunk.classes.tolist()]
+
+
+def write_csv(path: Path, classifier: Classifier, rows: int, chunks: Iterator[Chunk]) -> None:
     """Writes a table as text, probabilities with nine digits: so it takes a quarter of the time that all of them do."""
-    line = ",".join(["%s", *["%.9g"] * len(classes)]) + "\n"
-    names = [cells([name]) for name in classes]
+    line = ",".join(["%s", *["%.9g"] * len(classifier.classes)]) + "\n"
+    words = [str(name) for name in classifier.classes]
+    names = [cells([name]) for name in words]
     with open(path, "w", newline="", encoding="utf-8") as file:
-        file.write(f"{cells(columns_of(classes))}\n")
+        file.write(f"{cells(columns_of(classifier.classes))}\n")
         for chunk in chunks:
-            rows_of = zip(chunk.classes.tolist(), chunk.probabilities.tolist(), strict=True)
-            file.writelines(line % (names[number], *row) for number, row in rows_of)
+            if classifier.multilabel:
+                said = [text and cells([text]) for text in joined(words, chunk)]
+            else:
+                said = [names[number] for number in chunk.classes.tolist()]
+            file.writelines(line % (name, *row) for name, row in zip(said, chunk.probabilities.tolist(), strict=True))
 
 
 def cells(values: Sequence[object]) -> str:
@@ -261,39 +352,46 @@ def cells(values: Sequence[object]) -> str:
     return text.getvalue()[:-1]
 
 
-def write_parquet(path: Path, classes: Sequence[int | str], rows: int, chunks: Iterator[Chunk]) -> None:
+def write_parquet(path: Path, classifier: Classifier, rows: int, chunks: Iterator[Chunk]) -> None:
     """Writes a table, in groups of rows of about 32 MiB."""
-    pyarrow = pyarrow_for(path)
-    kind = pyarrow.string() if isinstance(classes[0], str) else pyarrow.int64()
+    pyarrow, classes = pyarrow_for(path), classifier.classes
     names, (first, *others) = np.array(classes), columns_of(classes)
+    words = [str(name) for name in classes]
+    kind = pyarrow.string() if classifier.multilabel or isinstance(classes[0], str) else pyarrow.int64()
     schema = pyarrow.schema([(first, kind), *((name, pyarrow.float64()) for name in others)])
     with pyarrow.parquet.ParquetWriter(path, schema) as writer:
         for chunk in chunks:
-            arrays = [pyarrow.array(names[chunk.classes], kind), *map(pyarrow.array, chunk.probabilities.T)]
+            said = joined(words, chunk) if classifier.multilabel else names[chunk.classes]
+            arrays = [pyarrow.array(said, kind), *map(pyarrow.array, chunk.probabilities.T)]
             batch = pyarrow.record_batch(arrays, schema=schema)
             writer.write_batch(batch, row_group_size=max(1, 2**22 // len(classes)))
 
 
-def write_npy(path: Path, classes: Sequence[int | str], rows: int, chunks: Iterator[Chunk]) -> None:
+def write_npy(path: Path, classifier: Classifier, rows: int, chunks: Iterator[Chunk]) -> None:
     """Writes the probabilities (N, C) float64."""
     with open(path, "wb") as file:
-        write_header(file, np.dtype(np.float64), (rows, len(classes)))
+        write_header(file, np.dtype(np.float64), (rows, len(classifier.classes)))
         for chunk in chunks:
             file.write(chunk.probabilities.tobytes())
 
 
-def write_npz(path: Path, classes: Sequence[int | str], rows: int, chunks: Iterator[Chunk]) -> None:
-    """Writes ``probabilities (N, C)`` float64, ``prediction (N,)`` of names, and ``classes (C,)``."""
-    names = np.array(classes)
+def write_npz(path: Path, classifier: Classifier, rows: int, chunks: Iterator[Chunk]) -> None:
+    """Writes ``probabilities (N, C)`` float64, ``prediction`` and ``classes (C,)``.
+
+    The prediction is (N,) names; of several labels it is (N, K) bool.
+    """
+    names = np.array(classifier.classes)
+    dtype, shape = (np.dtype(bool), (rows, len(names))) if classifier.multilabel else (names.dtype, (rows,))
     with zipfile.ZipFile(path, "w") as archive, tempfile.TemporaryFile(dir=path.parent) as aside:
         with archive.open(zipfile.ZipInfo("probabilities.npy"), "w", force_zip64=True) as member:
-            write_header(member, np.dtype(np.float64), (rows, len(classes)))
+            write_header(member, np.dtype(np.float64), (rows, len(names)))
             for chunk in chunks:
                 member.write(chunk.probabilities.tobytes())
-                aside.write(names[chunk.classes].tobytes())
+                said = chunk.classes.astype(bool) if classifier.multilabel else names[chunk.classes]
+                aside.write(said.tobytes())
         aside.seek(0)
         with archive.open(zipfile.ZipInfo("prediction.npy"), "w", force_zip64=True) as member:
-            write_header(member, names.dtype, (rows,))
+            write_header(member, dtype, shape)
             while part := aside.read(2**20):
                 member.write(part)
         with archive.open(zipfile.ZipInfo("classes.npy"), "w") as member:
@@ -316,7 +414,7 @@ def pyarrow_for(out: Path) -> Any:
     return pyarrow
 
 
-WRITERS: dict[str, Callable[[Path, Sequence[int | str], int, Iterator[Chunk]], None]] = {
+WRITERS: dict[str, Callable[[Path, Classifier, int, Iterator[Chunk]], None]] = {
     ".csv": write_csv,
     ".parquet": write_parquet,
     ".npy": write_npy,
@@ -328,14 +426,14 @@ WRITERS: dict[str, Callable[[Path, Sequence[int | str], int, Iterator[Chunk]], N
 
 
 def told(measures: dict[str, Any]) -> str:
-    """Returns measures as text: a line, a row per class, and the confusion matrix where it is not too wide."""
-    names = ("samples", "accuracy", "loss", "mean_per_class", "f1_macro")
-    lines = [", ".join(f"{name.replace('_', ' ')} {number(measures[name])}" for name in names)]
-    classes = measures["classes"]
+    """Returns measures as text: a line, a row per class or label, and the confusion matrix where it is not too wide."""
+    whole = {name: value for name, value in measures.items() if not isinstance(value, list)}
+    lines = [", ".join(f"{name.replace('_', ' ')} {number(value)}" for name, value in whole.items())]
+    classes = measures["labels"] if "labels" in measures else measures["classes"]
     if len(classes) > ROWS_SHOWN:
         return lines[0]
     lines += ["", *aligned([list(classes[0]), *([number(value) for value in row.values()] for row in classes)])]
-    if len(classes) <= COLUMNS_SHOWN:
+    if "confusion" in measures and len(classes) <= COLUMNS_SHOWN:
         labels = [str(row["class"]) for row in classes]
         body = [[label, *map(str, row)] for label, row in zip(labels, measures["confusion"], strict=True)]
         lines += ["", "true \\ predicted", *aligned([["", *labels], *body])]

@@ -24,7 +24,7 @@ UNSET = dict.fromkeys(("labels", "x", "y", "l2", "overwrite"))
         ("l2=1e-05", 1e-5),
         ("l2=0", 0.0),
         ("x=[a,b]", ["a", "b"]),
-        ("y=null", "null"),
+        ("y=null", ["null"]),
         ("overwrite=true", True),
         ("overwrite=false", False),
     ],

@@ -80,7 +80,9 @@ PREDICT = {
     "labels": Word("labels in files of their own, also .txt: measures too", several, FILES),
     "x": Word("array of the features, or columns of a table", several, "a name, or a list like [a,b]"),
     "y": Word(
-        "array or column of the labels; null: measure nothing; unset: y, if there is one", one, "a name, or null"
+        "array or column of the labels, of several also columns; null: measure nothing; unset: y, if there is one",
+        several,
+        "a name, a list like [a,b], or null",
     ),
     "l2": L2,
     "overwrite": OVERWRITE,
