@@ -31,7 +31,7 @@ from handgrad.solvers.exact import Exact
 from handgrad.training.pipeline import Pipeline
 
 NUMBERS_AT_ONCE = 2**20  # features that are cast, of the samples that are predicted at once
-BEYOND = 2  # steps of Newton's beyond the certificate, on small problems
+BEYOND = 3  # steps of Newton's beyond the certificate, on small problems
 DTYPES = {None: torch.float32, "float32": torch.float32, "float64": torch.float64}
 
 

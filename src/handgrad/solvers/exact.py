@@ -70,7 +70,7 @@ class Exact:
         max_iterations: of an entry.
         products: dtype of the first products.
         fit_bias: whether there is a bias; else it stays 0.
-        refine: steps of Newton's beyond the certificate, on small problems: each about squares what is left.
+        refine: steps beyond the certificate, by the last Hessian of Newton's method; on small problems.
     """
 
     tolerance: float
@@ -311,7 +311,9 @@ class EntryRun:
         """Makes steps beyond the certificate, as long as they lower the gap."""
         for _ in range(self.refine):
             gradient = self.problem.gradient(point, self.l2)
-            step = self.direction(point, gradient, math.inf)
+            if not self.iterations:  # the Hessian of the entry's last iteration will do
+                self.metric.refresh(point, self.l2, 0, self.spread, False)
+            step = self.metric.direction(gradient, self.l2)
             further = self.metric.exactly(point.parameters - step)
             better = certificate(self.problem, further, self.l2, self.sums)
             if not better.gradient_norm < proof.gradient_norm:
