@@ -9,7 +9,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from handgrad.data.mnist import MNISTDataModule
-from handgrad.runs.results import CALIBRATION, COLUMNS, RANKINGS, SCORES
+from handgrad.runs.results import BOOTSTRAP, CALIBRATION, COLUMNS, OF_FOLDS, RANKINGS, SCORES
 from tests.conftest import DATA, results
 
 # Settings, and for each l2: steps, loss train / val, accuracy train / val, sum w^2 of the last weights; from an
@@ -126,6 +126,7 @@ def test_files_and_results_of_a_full_run(run, caplog, capsys):
     empty = {"converged", "iterations", "passes", "val_ece", "val_ece_scaled"}  # of optima, and of a run without a test
     empty |= {name for name in COLUMNS if name.startswith("refit_")}
     empty |= {name for name in SCORES if name != "val_loss_se"} | {*RANKINGS}  # of other metrics, and several labels
+    empty |= {*OF_FOLDS, *BOOTSTRAP}
     assert {name for name in COLUMNS[2:] if not isinstance(row[name], float)} == {*empty, "selected"}
     assert not any(row[name] for name in empty)
     assert row["selected"] == "true"

@@ -140,12 +140,12 @@ class TensorBoardPathLogger(Logger):
 
     @rank_zero_only
     def log_picture(self, tag: str, png: bytes) -> None:
-        """Logs a PNG of any kind, as RGB, at step 0."""
+        """Logs a PNG of any kind, as RGB, after the last update: a run that is evaluated again makes it void."""
         from PIL import Image
 
         image, buffer = Image.open(io.BytesIO(png)).convert("RGB"), io.BytesIO()
         image.save(buffer, "PNG")
-        self.log_image(tag, buffer.getvalue(), (image.height, image.width), 0)
+        self.log_image(tag, buffer.getvalue(), (image.height, image.width), self.first_step)
 
     @rank_zero_only
     def log_end(self, settings: Iterable[str], rows: Sequence[Mapping[str, Any]]) -> None:
