@@ -105,9 +105,10 @@ def choose(
     if (samples := data.test or data.val) is not None:
         split, weights = ("val", before) if data.test is None else ("test", chosen)
         report = evaluation.report(model, weights, split, samples, temperature)
-    if data.test is not None:
+    of_path = selection.metric in evaluation.OF_LABELS  # then the path has its figures
+    if data.test is not None and (data.bootstrap or not of_path):
         outcome = evaluation.outcome_of(model, *chosen, data.test, keep=selection.metric == "auroc")
-        if selection.metric not in evaluation.OF_LABELS:  # whose figures the path has
+        if not of_path:
             columns[f"test_{selection.metric}"] = score(selection.metric, outcome).value
         if data.bootstrap:
             columns |= intervals(outcome, selection.metric, data.bootstrap, data.seed)

@@ -75,8 +75,10 @@ class PartialFits:
         blocks = repeated(block, len(zeros), before)
         state = solve(self.solver, self.objective, zeros, zeros[:, :, 0], blocks).state
         weight, bias = (state.weight, state.bias) if columns is None else folded(state.weight, state.bias, *columns)
-        samples = None if held is None else (rows_of(self.input, held), self.target[held])
-        found = [] if samples is None else outcomes(weight, bias, *samples, keep=keep, run=self.objective.run)
+        found: list[Outcome] = []
+        if held is not None:
+            samples = rows_of(self.input, held), self.target[held]
+            found = outcomes(weight, bias, *samples, keep=keep, run=self.objective.run)
         return Fitted(weight, bias, self.solver.report(state), found)
 
     @property

@@ -18,7 +18,7 @@ from handgrad.files import replace_file
 from handgrad.metrics import Outcome, Score, score
 from handgrad.models.linear_classifier import LinearClassifier
 from handgrad.runs.folder import DRAWS, FOLDS
-from handgrad.runs.results import Row, csv_file, read_results, shown
+from handgrad.runs.results import Row, aligned_right, csv_file, read_results, shown
 from handgrad.runs.signals import Interrupted, stopping
 from handgrad.selection import Selection
 
@@ -198,8 +198,7 @@ def few_shot_table(rows: Sequence[Row], metric: str) -> str:
                 *(f"{number:.4f}" if number == number else "" for number in numbers),
             ]
         )
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    return "\n".join("  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) for line in cells)
+    return "\n".join(aligned_right(cells))
 
 
 def mean_and_deviation(values: Sequence[float]) -> tuple[float, float]:

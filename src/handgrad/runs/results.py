@@ -97,11 +97,16 @@ def table(rows: Sequence[Row], metric: str = "loss", how: str = "by its validati
         gap = "" if row.get("gap") is None else f"{row['gap']:.1e}"
         mark = "*" if row.get("selected") == "true" and len(rows) > 1 else ""
         cells.append([f"{row['l2']:g}", str(row["steps"]), str(row["best_step"]), *numbers, norm, gap, mark])
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    lines = ["  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in cells]
+    lines = aligned_right(cells)
     return "\n".join(
         [*lines, *([f"* selected {how}"] if len(rows) > 1 else []), *told_of_refit(rows), *told_of_test(rows)]
     )
+
+
+def aligned_right(cells: Sequence[Sequence[str]]) -> list[str]:
+    """Returns the lines of a table, of which the cells of a column end below one another."""
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return ["  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in cells]
 
 
 def told_of_refit(rows: Sequence[Row]) -> list[str]:

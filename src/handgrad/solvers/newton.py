@@ -15,10 +15,11 @@ class NewtonMetric:
     """Steps by the Hessian at the present point; its products are in float64, of features that are centred once.
 
     What ``at`` evaluates is compared with ``CentredProblem.at``, which every run proves, for the first optimum of a
-    path. With p (N, K) and x (N, D + 1),
-    centred and with a column of ones, the block of outputs k and k' is the mean of ``p_k ((k = k') - p_k') x x'``:
-    ``Objective.hessian_vector_product`` for all directions at once. Sigmoids have the blocks k = k' alone, each a
-    matrix by itself.
+    path.
+
+    With p (N, K) and x (N, D + 1), centred and with a column of ones, the block of outputs k and k' is the mean of
+    ``p_k ((k = k') - p_k') x x'``: ``Objective.hessian_vector_product`` for all directions at once. Sigmoids have the
+    blocks k = k' alone, each a matrix by itself.
     """
 
     def __init__(self, problem: CentredProblem) -> None:
