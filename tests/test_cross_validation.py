@@ -9,7 +9,9 @@ from handgrad.data.rows import Rows
 from handgrad.data.splits import fold_index
 from handgrad.functions.objective import SOFTMAX, Objective
 from handgrad.metrics import score
+from handgrad.solvers import quasi_newton
 from handgrad.solvers.exact import Exact
+from handgrad.solvers.newton import NewtonMetric
 
 L2 = torch.tensor([0.1, 0.001, 0.01], dtype=torch.float64)
 NAMES = ["a", "b", "c"]
@@ -58,3 +60,17 @@ def test_a_part_is_normalized_by_its_own_training_samples(kind):
     logits = x[held].double() @ found.weight[0].t() + found.bias[0]
     normalized = ((x[held] - shift.float()) / scale.float()).double() @ alone.weight[0].t() + alone.bias[0]
     torch.testing.assert_close(logits, normalized, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["none", "standardize"])
+def test_fits_that_are_guided_end_where_the_others_do_without_a_gram_matrix_of_their_own(monkeypatch, kind):
+    monkeypatch.setattr(NewtonMetric, "suits", lambda *problem: False)
+    x, y = samples()
+    problem = partial_fits(x, y, normalize=kind)
+    train = torch.where(fold_index(y, NAMES, 5, 0) != 2)[0]
+    alone, whole = problem.fit(train, None), problem.fit(problem.all, None)
+    monkeypatch.setattr(quasi_newton, "feature_gram", None)
+    found = problem.guided_by(whole.weight, whole.bias).fit(train, None)
+    assert found.report["converged"].all()
+    torch.testing.assert_close(found.weight, alone.weight, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(found.report["objective"], alone.report["objective"], rtol=2e-9, atol=0)

@@ -1,8 +1,8 @@
 """Fits on parts of the samples: folds of a cross-validation, and few-shot draws. Rows are left out by index."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -14,10 +14,13 @@ from handgrad.functions.linear_map import linear_map
 from handgrad.functions.objective import Objective
 from handgrad.metrics import Outcome, joined, outcome, outcome_of_labels
 from handgrad.solvers.centred import CentredProblem
+from handgrad.solvers.kronecker import feature_gram
+from handgrad.solvers.quasi_newton import ROWS, Eigen
 from handgrad.solvers.solve import WholeSet, solve
 
 NUMBERS_AT_ONCE = 2**20  # logits of a chunk of held out samples, or their features
 BY_COLUMNS = ("center", "standardize")
+SHARED = 2048  # features at most, of which Gram matrices of several l2 values are kept
 Run = Callable[[Sequence[Callable[[], Any]]], list[Any]]
 
 
@@ -85,6 +88,29 @@ class PartialFits:
     def all(self) -> Tensor:
         """All samples, (N,)."""
         return torch.arange(len(self.target))
+
+    def guided_by(self, weight: Tensor, bias: Tensor) -> "PartialFits":
+        """Returns the same fits, which take from a path on all samples how features bend the loss.
+
+        That is a preconditioner: it says how to go, and neither where to begin nor when to end. So fits that leave
+        samples out learn nothing of these, and Gram matrices are made once for all fits.
+
+        Args:
+            weight, bias: (L, K, D) and (L, K), the solutions on all samples, on the features as they are given.
+        """
+        if self.input.shape[1] > SHARED:
+            return self
+        centred, entries = cache(self.centred), self.objective.l2.tolist()
+
+        @cache
+        def gram(l2: float) -> Eigen:
+            entry, spread = entries.index(l2), torch.zeros(len(self.target))
+            at = weight[entry, None], bias[entry, None], self.input, self.target, self.weights(self.all)
+            self.objective.data_term(*at, dtype=torch.float32, spread=spread)
+            values, vectors = torch.linalg.eigh(feature_gram(centred(), spread, 2 * ROWS, entry))
+            return values, vectors
+
+        return replace(self, solver=replace(self.solver, grams=gram))
 
     def centred(self) -> CentredProblem:
         """Returns the problem on all samples."""

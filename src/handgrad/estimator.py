@@ -18,7 +18,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 from torch import Tensor
 
-from handgrad.cross_validation import PartialFits
+from handgrad.cross_validation import Fitted, PartialFits
 from handgrad.data.labels import class_weights, listed
 from handgrad.data.normalization import KINDS, to_length_one
 from handgrad.data.rows import Rows
@@ -140,9 +140,9 @@ class LinearProbe(ClassifierMixin, BaseEstimator):
         with Pipeline(self._solver(), "auto") as pipeline:
             problem, present = self._problem(samples, pipeline)
             splits = self._splits(problem, samples, present)
-            scores = self._scores(problem, splits)
-            path = self._path(problem, present)
-        self.path_ = path
+            fitted = problem.fit(problem.all, None)
+            scores = self._scores(problem.guided_by(fitted.weight, fitted.bias), splits)
+        self.path_ = self._path(problem, fitted, present)
         self._choose(scores)
         for told, kind in self._warnings():
             warnings.warn(told, kind, stacklevel=2)
@@ -231,9 +231,8 @@ class LinearProbe(ClassifierMixin, BaseEstimator):
         of_sample = class_weights(self.class_weight, self.classes_.tolist(), target)[target]
         return of_sample if samples.weight is None else of_sample * samples.weight[part]
 
-    def _path(self, problem: PartialFits, present: list[int]) -> list[Entry]:
+    def _path(self, problem: PartialFits, fitted: Fitted, present: list[int]) -> list[Entry]:
         """Returns the path on all samples."""
-        fitted = problem.fit(problem.all, None)
         weights = problem.weights(problem.all)
         whole = len(problem.target) if weights is None else weights.sum().item()
         return [

@@ -52,7 +52,8 @@ def cross_validated(
         resumed: whether what stands there is of this run, and need not be done again.
     """
     assert data.fold is not None
-    problem, l2 = partial_fits(model, data, solver), model.hparams["l2"]
+    solved = model.weight.detach().double().cpu(), model.bias.detach().double().cpu()
+    problem, l2 = partial_fits(model, data, solver).guided_by(*solved), model.hparams["l2"]
     rows = kept(folder, FOLDS, len(l2)) if resumed else []
     count = int(data.fold.max()) + 1
     with obedient(folder, lambda: f"{len(rows) // len(l2)} of {count} folds") as before:

@@ -1,7 +1,7 @@
 """The exact solver: one l2 value after another, the largest first, each to a certified optimum."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -14,7 +14,7 @@ from handgrad.solvers.certificate import Certificate, bias_part, certificate, we
 from handgrad.solvers.line_search import Found, search
 from handgrad.solvers.newton import NewtonMetric
 from handgrad.solvers.protocol import Block, Progress
-from handgrad.solvers.quasi_newton import QuasiNewtonMetric
+from handgrad.solvers.quasi_newton import Eigen, QuasiNewtonMetric
 
 ENOUGH = 0.5  # of the tolerance: where an entry's own numbers, which are no proof, call for the certificate
 REFUSALS, BIAS_STEPS = 8, 3  # certificates that are asked for, and steps of the bias for each
@@ -71,6 +71,7 @@ class Exact:
         products: dtype of the first products.
         fit_bias: whether there is a bias; else it stays 0.
         refine: steps beyond the certificate, by the last Hessian of Newton's method; on small problems.
+        grams: what large problems are preconditioned by, for an l2; None: by what they find in their own samples.
     """
 
     tolerance: float
@@ -78,6 +79,7 @@ class Exact:
     products: torch.dtype = torch.float32
     fit_bias: bool = True
     refine: int = 0
+    grams: Callable[[float], Eigen] | None = None
 
     one_at_a_time = True
 
@@ -123,7 +125,7 @@ class Exact:
         )
         samples, (_, outputs, features) = int(problem.total(torch.tensor([len(target)])).item()), state.weight.shape
         small = NewtonMetric.suits(samples, features, outputs, problem.sigmoids)
-        state.metric = NewtonMetric(problem) if small else QuasiNewtonMetric(problem)
+        state.metric = NewtonMetric(problem) if small else QuasiNewtonMetric(problem, self.grams)
         state.metric.load(state.memory)
         state.point = problem.at(problem.start(), coupling=True)
         state.sums = -state.point.gradient[:, :-1]  # there p is the same for all samples, and the features are centred

@@ -1,6 +1,7 @@
 """L-BFGS with a Kronecker preconditioner, for large problems."""
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -14,14 +15,21 @@ WELL = 1e-6  # of the features' variance: above it float32 is enough for a Gram 
 ROWS, PAIRS, MEMORY = 4096, 60, 2**25  # of a Gram matrix, twice that where it takes long; pairs, and their numbers
 
 
-class QuasiNewtonMetric:
-    """Steps by what the latest steps showed of the Hessian, on top of its Kronecker approximation."""
+Eigen = tuple[Tensor, Tensor]  # eigenvalues and eigenvectors of a Gram matrix
 
-    def __init__(self, problem: CentredProblem) -> None:
-        self.problem = problem
+
+class QuasiNewtonMetric:
+    """Steps by what the latest steps showed of the Hessian, on top of its Kronecker approximation.
+
+    Args:
+        grams: the Gram matrix for an l2, of samples like these, in place of their own.
+    """
+
+    def __init__(self, problem: CentredProblem, grams: Callable[[float], Eigen] | None = None) -> None:
+        self.problem, self.grams = problem, grams
         self.pairs = Pairs(most_pairs(problem.outputs, len(problem.mean)), problem.penalized.repeat(problem.outputs))
         self.gram_at, self.draws = math.inf, 0
-        self.eigen: tuple[Tensor, Tensor] | None = None
+        self.eigen: Eigen | None = None
 
     @staticmethod
     def empty_memory(outputs: int, features: int) -> dict[str, Tensor]:
@@ -62,9 +70,13 @@ class QuasiNewtonMetric:
     def begin(self, l2: float) -> None:
         """Takes up an l2."""
         self.pairs.begin(l2)
+        if self.grams is not None and l2 * FALL <= self.gram_at:
+            self.eigen, self.gram_at = self.grams(l2), l2
 
     def wants_gram(self, iteration: int, l2: float) -> bool:
         """Tells whether ``refresh`` will ask for the samples' spread at this iteration."""
+        if self.grams is not None:
+            return False
         return iteration in REFRESH or (iteration == 0 and l2 * FALL <= self.gram_at)
 
     def refresh(self, point: Point, l2: float, iteration: int, spread: Tensor, last: bool) -> None:
