@@ -1,5 +1,11 @@
 """A progress bar that counts updates."""
 
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import TextIO
+
 import pytorch_lightning as pl
 from tqdm import tqdm
 
@@ -7,17 +13,50 @@ from handgrad.callbacks.checkpointing import unit
 from handgrad.data.base import datamodule_of
 from handgrad.models.linear_classifier import LinearClassifier
 
+NARROW = 100  # columns, below which the rate makes room for the loss
+WITHOUT_RATE = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]"
+
+
+class Above:
+    """A stream of whose text the bars make way: it stands above them, and they are drawn again."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream = stream
+
+    def write(self, text: str) -> None:
+        with tqdm.external_write_mode(file=self.stream):
+            self.stream.write(text)
+
+    def flush(self) -> None:
+        self.stream.flush()
+
+
+@contextmanager
+def log_above() -> Iterator[None]:
+    """Puts the lines that the log has for the terminal above the bars."""
+    found = [handler for handler in logging.getLogger().handlers if isinstance(handler, logging.StreamHandler)]
+    streams = {handler: handler.stream for handler in found if handler.stream in (sys.stdout, sys.stderr)}
+    for handler, stream in streams.items():
+        handler.setStream(Above(stream))
+    try:
+        yield
+    finally:
+        for handler, stream in streams.items():
+            handler.setStream(stream)
+
 
 class UpdateProgressBar(pl.callbacks.ProgressBar):
     """Shows updates made out of all, and the latest check's best validation loss; hidden without a terminal.
 
-    Where classifiers are solved one after the other: how many of them are, and the latest one's gap.
+    Where classifiers are solved one after the other: how many of them are, and the latest one's gap. Lines of the log
+    stand above it.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.enabled = True
         self.bar: tqdm | None = None
+        self.around = ExitStack()
 
     def disable(self) -> None:
         self.enabled = False
@@ -26,6 +65,10 @@ class UpdateProgressBar(pl.callbacks.ProgressBar):
         data = datamodule_of(trainer)
         hidden = None if self.enabled and trainer.is_global_zero else True  # None: hidden without a terminal
         self.bar = tqdm(total=data.total_updates, initial=trainer.global_step, disable=hidden, unit=f" {unit(trainer)}")
+        if not self.bar.disable:
+            if (self.bar.ncols or NARROW) < NARROW:
+                self.bar.bar_format = WITHOUT_RATE
+            self.around.enter_context(log_above())
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
         assert self.bar is not None
@@ -50,6 +93,7 @@ class UpdateProgressBar(pl.callbacks.ProgressBar):
     def close(self) -> None:
         if self.bar is not None:
             self.bar.close()
+        self.around.close()
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: LinearClassifier) -> None:
         self.close()
