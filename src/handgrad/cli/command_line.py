@@ -8,10 +8,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from handgrad import __version__
 from handgrad.cli.configuration import CONF, register
 from handgrad.cli.endings import failures, forget_sweep, tell_stopped
+from handgrad.cli.help import help_text
 from handgrad.cli.messages import one_line
-from handgrad.cli.streams import standard_streams
+from handgrad.cli.streams import standard_streams, terminal_width
 from handgrad.errors import InputError
 from handgrad.runs.folder import LAST, WORDS, RunFolder, latest_run
 from handgrad.runs.launch import check_rank, is_first_process, launched
@@ -56,6 +58,9 @@ def reported() -> Iterator[RunFolder | None]:
         of_the_run = True
         words, added = added_by_lightning(sys.argv[1:])
         check_arguments(words)
+        if {"--help", "-h", "--version"} & set(words):
+            print(f"handgrad {__version__}" if "--version" in words else help_text(terminal_width()))
+            sys.exit(0)
         check_sweep(words)
         register()
         run, words = resumed(words)
