@@ -2,6 +2,7 @@
 
 import io
 import logging
+import multiprocessing
 import sys
 from functools import partial
 from types import SimpleNamespace
@@ -85,11 +86,13 @@ def test_a_resumed_run_begins_where_it_stopped(terminal, trainer):
     assert " 18/30 [" in last(terminal)
 
 
-@pytest.mark.parametrize("hidden", ["no terminal", "disabled", "another process"])
+@pytest.mark.parametrize("hidden", ["no terminal", "disabled", "another process", "a worker"])
 def test_it_is_hidden(hidden, trainer, monkeypatch):
     stream = io.StringIO() if hidden == "no terminal" else Terminal()
     show_on(stream, monkeypatch)
     trainer.is_global_zero = hidden != "another process"
+    if hidden == "a worker":
+        monkeypatch.setattr(multiprocessing.current_process(), "name", "LokyProcess-1")
     bar = UpdateProgressBar()
     if hidden == "disabled":
         bar.disable()
@@ -119,12 +122,13 @@ def shown(written: str) -> list[str]:
     return lines
 
 
-def test_lines_of_the_log_stand_above_it(trainer, monkeypatch):
+def test_lines_of_the_log_stand_above_it(trainer, tmp_path, monkeypatch):
     """And not in its first line, or behind it; afterwards the log is as it was."""
     stderr = Terminal()
     monkeypatch.setattr(sys, "stderr", stderr)
     log, handler, bar = logging.getLogger(), logging.StreamHandler(), UpdateProgressBar()
-    monkeypatch.setattr(log, "handlers", [handler])
+    later = logging.FileHandler(tmp_path / "log", delay=True)
+    monkeypatch.setattr(log, "handlers", [handler, later])
     log.warning("before")
     bar.on_train_start(trainer, MODEL)
     log.warning("the first")
@@ -132,6 +136,7 @@ def test_lines_of_the_log_stand_above_it(trainer, monkeypatch):
     log.warning("the second")
     bar.on_train_end(trainer, MODEL)
     log.warning("after")
+    later.close()
     *lines, drawn, after, end = shown(stderr.getvalue())
     assert lines == ["before", "the first", "the second"]
     assert drawn.startswith("Epoch 1/3:  13%|")

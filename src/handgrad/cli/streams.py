@@ -68,7 +68,7 @@ class Tolerant:
         line = f"{name}: cannot be written ({getattr(error, 'strerror', None) or error})"
         if self.strict:
             raise InputError(line)
-        print(f"warning: {line}; the work goes on", file=sys.stderr)
+        print(f"warning: {line}; nothing else is lost", file=sys.stderr)
 
 
 @contextmanager
