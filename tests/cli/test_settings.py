@@ -1,4 +1,4 @@
-"""A default stands in conf/ alone, type, range and help in cli/settings.py alone, and the two fit together."""
+"""A default stands in conf/ alone, type, range, help and example in cli/settings.py alone, and the two fit together."""
 
 import dataclasses
 import inspect

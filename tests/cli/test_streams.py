@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -9,6 +10,7 @@ from contextlib import suppress
 
 import pytest
 
+from handgrad.cli.configuration import CONF
 from handgrad.cli.endings import failures, one_run
 from handgrad.cli.streams import standard_streams, terminal_width
 from handgrad.cli.words import EXPORT, command
@@ -33,6 +35,7 @@ def closed() -> io.TextIOWrapper:
     return stream
 
 
+ROOT = CONF.parent
 LOST = {
     full: "No space left on device",
     left: "Broken pipe",
@@ -192,6 +195,20 @@ def test_a_program_without_hydra_ends_by_what_it_has_done(words, lose, monkeypat
     is_lost = lost is not None and not (printing and lost == "Broken pipe")
     assert code == (printing and is_lost)
     assert ("standard output: cannot be written" in capfd.readouterr().err) == is_lost
+
+
+def test_every_program_that_prints_keeps_it_apart():
+    programs = [
+        path for folder in ("", "src/handgrad", "report", "benchmarks") for path in (ROOT / folder).glob("*.py")
+    ]
+    texts = {path: path.read_text(encoding="utf-8") for path in programs}
+    printing = {
+        path: re.search(r"with (standard_streams|command_line|command)\(", text)
+        for path, text in texts.items()
+        if '__name__ == "__main__"' in text and re.search(r"\bprint\((?!.*file=)", text)
+    }
+    assert len(printing) == 6
+    assert all(printing.values())
 
 
 RUN = ("experiment=report_logistic", "epochs=1", "logger=none", "callbacks.figures=null", "threads=1")

@@ -1,4 +1,4 @@
-"""Every setting: its type, what it accepts and what it means. Its default stands in conf/ and nowhere else.
+"""Every setting: its type, what it accepts, what it means, an example. Its default stands in conf/ and nowhere else.
 
 Hydra gets these classes as structured configs, which conf/ names in its defaults lists. Where a field is ``Any``,
 OmegaConf has no such type (a number or a list of them) or would take too much for it (``1`` and ``yes`` for true): then
