@@ -235,6 +235,22 @@ def test_a_sweep_that_cannot_be_told_of_has_succeeded(command, tmp_path, replace
     assert len(list(tmp_path.glob(f"outputs/sweep/**/{RESULTS}"))) == 3
 
 
+class Terminal(io.TextIOWrapper):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(("words", "width"), [((*RUN, "l2=[0,2]"), 80), (("-m", *RUN, "seed=0,1"), 60)])
+def test_what_is_printed_fits_the_terminal(words, width, command, replaced, monkeypatch):
+    content = io.BytesIO()
+    replaced("stdout", lambda: Terminal(content, "utf-8"))
+    monkeypatch.setenv("COLUMNS", str(width))
+    assert command(*words).code == 0
+    lines = [line for line in content.getvalue().decode().splitlines() if not line.startswith(("[", "Files: "))]
+    assert max(map(len, lines)) <= width
+    assert all(any(name in line for line in lines) for name in ("train loss", "val accuracy", "‖w‖", "gap"))
+
+
 def test_a_configuration_that_cannot_be_printed_is_an_error(command, replaced):
     replaced("stdout", full)
     assert command("--cfg", "job")[::2] == (

@@ -91,6 +91,7 @@ def standard_streams(printing: bool = False) -> Iterator[None]:
     finally:
         for stream in tolerant:
             stream.flush()
+            stream.name = None  # a log that still has it is no part of the program
         sys.stdout, sys.stderr = before
 
 
