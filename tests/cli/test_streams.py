@@ -161,6 +161,14 @@ def test_no_file_gets_the_number_of_a_closed_stream(closed, tmp_path):
     assert (done.returncode, (tmp_path / "results").read_bytes()) == (0, b"whole"), done.stderr
 
 
+def test_the_interpreter_has_nothing_left_to_say():
+    """At its end it would try to write what is still in a buffer, and end with exit code 120."""
+    text = "from handgrad.cli.streams import standard_streams\nwith standard_streams(): print('a line')"
+    with full() as nowhere:
+        done = subprocess.run([sys.executable, "-c", text], stdout=nowhere, stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stderr.count("\n")) == (0, 1), done.stderr
+
+
 def test_a_table_is_fitted_to_a_terminal_alone(monkeypatch):
     monkeypatch.setenv("COLUMNS", "60")
     assert terminal_width() is None

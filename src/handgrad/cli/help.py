@@ -14,7 +14,7 @@ from handgrad.cli.configuration import CONF, is_link, leaves, plain, written
 from handgrad.cli.settings import OPTIONS, SETTINGS, UNUSED
 
 ABOUT = "Trains linear classifiers whose gradients are derived by hand, and proven before they train."
-WIDEST = 100  # columns of a text that is good to read
+WIDEST, USUAL = 100, 80  # columns of a text that is good to read, and of a pager
 # Each group of conf/ that has several options: what it decides, and one of them.
 GROUPS = {
     "task": ("what is told apart: two classes, several, or any number of labels a sample", "logistic"),
@@ -49,7 +49,7 @@ FLAGS = {
 
 def help_text(width: int | None = None) -> str:
     """Returns what ``--help`` prints, for a terminal of ``width`` columns."""
-    return "\n".join(lines(max(40, min(width or WIDEST, WIDEST))))
+    return "\n".join(lines(max(40, min(width or USUAL, WIDEST))))
 
 
 def lines(width: int) -> Iterator[str]:
