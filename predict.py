@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import src  # noqa: F401
+from handgrad.cli.streams import terminal_width
 from handgrad.cli.words import PREDICT, command
 
 USAGE = """
@@ -32,7 +33,7 @@ def main(given: dict[str, Any]) -> None:
     names = {"labels": given["labels"], "x": x, "y": y}
     rows, measures = predict(classifier, given["features"], out, **names, overwrite=bool(given["overwrite"]))
     if measures:
-        print(told(measures), "\n")
+        print(told(measures, terminal_width()), "\n")
     if classifier.scaling:
         print(f"Features are taken to be {classifier.scaling}, as in training.")
     print(f"{rows} rows, l2={classifier.l2:g}. Files: {out}" + (f", {metrics_file(out)}" if measures else ""))

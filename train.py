@@ -2,6 +2,7 @@
 
 import logging
 import math
+import sys
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import src  # noqa: F401
 from handgrad.cli.command_line import check_arguments, command_line
 from handgrad.cli.configuration import CONF, check, check_path, composed, identity, l2_path, resolved
 from handgrad.cli.endings import one_run
+from handgrad.cli.streams import terminal_width
 from handgrad.runs.folder import RunFolder
 from handgrad.runs.launch import is_first_process
 from handgrad.runs.results import selected, table
@@ -26,6 +28,8 @@ def arguments(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     """Returns what ``fit`` is called with for a run in ``folder``."""
     from hydra.utils import instantiate  # Lightning is imported from here on: its lines reach the run's log
 
+    if "pytorch_lightning" not in sys.modules:
+        log.info("Loading torch and Lightning")
     from handgrad.fit import automatic_l2
 
     data, solver = instantiate(cfg.data), instantiate(cfg.optimizer, _convert_="all")
@@ -70,9 +74,9 @@ def train(cfg: DictConfig, run: RunFolder) -> float:
     if l2_path(cfg) is None:
         warn_of_edge([row["l2"] for row in result.rows], chosen["l2"])
     if is_first_process():
-        print(table(result.rows, cfg.select.metric, given["select"].told))
+        print(table(result.rows, cfg.select.metric, given["select"].told, terminal_width()))
         if result.few_shots:
-            print(few_shot_table(result.few_shots, cfg.select.metric))
+            print(few_shot_table(result.few_shots, cfg.select.metric, terminal_width()))
         print(f"Files: {run}")
     return chosen[f"val_{cfg.select.metric}"]
 

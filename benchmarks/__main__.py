@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 from benchmarks.harness import ROOT, Options, Table, machine, write
+from handgrad.cli.streams import standard_streams
 
 # Memory first, while this process has not imported torch: a child's peak counts its parent's size at the start.
 STEMS = ("memory", "startup", "functions", "training", "path", "probe", "estimator")
@@ -37,4 +38,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with standard_streams():
+        main()

@@ -18,6 +18,7 @@ import numpy as np
 
 from benchmarks import probe_data, probe_peers
 from benchmarks.harness import ONE, ROOT, Table, machine, threads, write
+from handgrad.cli.streams import standard_streams
 
 TEST, FOLDS, SEED = 0.1, 3, 0
 ENOUGH = 100_000  # iterations: its tolerance stops scikit-learn before
@@ -115,4 +116,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with standard_streams():
+        main()

@@ -5,6 +5,7 @@ import time
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
+from handgrad.cli.streams import standard_streams
 from handgrad.files import replace_file
 from handgrad.plots.style import save
 from report import figures
@@ -63,4 +64,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with standard_streams():
+        main()

@@ -103,6 +103,7 @@ def test_a_signal_stops_the_run_in_order(number, code, tmp_path, unbroken, monke
         stderr=subprocess.PIPE,
         text=True,
     )
+    assert process.stderr.readline() == "Loading torch and Lightning\n"  # which takes seconds
     for line in process.stderr:
         if "Training from update 1 of" in line:
             process.send_signal(number)

@@ -41,6 +41,7 @@ from handgrad.metrics import (
     outcome_of_labels,
     per_class,
 )
+from handgrad.tables import aligned
 
 SEPARATOR = ";"  # stands between the names of a sample's labels: the default of data.label_separator
 ROWS_SHOWN, COLUMNS_SHOWN = 100, 20  # classes of the tables that are printed
@@ -425,27 +426,25 @@ WRITERS: dict[str, Callable[[Path, Classifier, int, Iterator[Chunk]], None]] = {
 # --- For people -------------------------------------------------------------------------------------------------------
 
 
-def told(measures: dict[str, Any]) -> str:
-    """Returns measures as text: a line, a row per class or label, and the confusion matrix where it is not too wide."""
+def told(measures: dict[str, Any], width: int | None = None) -> str:
+    """Returns measures as text: a line, a row per class or label, and the confusion matrix where it is not too wide.
+
+    Args:
+        width: of the terminal, which the tables are to fit.
+    """
     whole = {name: value for name, value in measures.items() if not isinstance(value, list)}
     lines = [", ".join(f"{name.replace('_', ' ')} {number(value)}" for name, value in whole.items())]
     classes = measures["labels"] if "labels" in measures else measures["classes"]
     if len(classes) > ROWS_SHOWN:
         return lines[0]
-    lines += ["", *aligned([list(classes[0]), *([number(value) for value in row.values()] for row in classes)])]
+    lines += ["", *aligned([list(classes[0]), *([number(value) for value in row.values()] for row in classes)], width)]
     if "confusion" in measures and len(classes) <= COLUMNS_SHOWN:
         labels = [str(row["class"]) for row in classes]
         body = [[label, *map(str, row)] for label, row in zip(labels, measures["confusion"], strict=True)]
-        lines += ["", "true \\ predicted", *aligned([["", *labels], *body])]
+        lines += ["", "true \\ predicted", *aligned([["", *labels], *body], width)]
     return "\n".join(lines)
 
 
 def number(value: Any) -> str:
     """Returns a cell of a table: four decimals of what is not whole by its type, nothing where there is none."""
     return "" if value is None else f"{value:.4f}" if isinstance(value, float) else str(value)
-
-
-def aligned(table: Sequence[Sequence[str]]) -> list[str]:
-    """Returns the rows of a table, their cells to the right."""
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    return ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]

@@ -18,9 +18,10 @@ from handgrad.files import replace_file
 from handgrad.metrics import Outcome, Score, score
 from handgrad.models.linear_classifier import LinearClassifier
 from handgrad.runs.folder import DRAWS, FOLDS
-from handgrad.runs.results import Row, aligned_right, csv_file, read_results, shown
+from handgrad.runs.results import Row, csv_file, read_results, shown
 from handgrad.runs.signals import Interrupted, stopping
 from handgrad.selection import Selection
+from handgrad.tables import aligned
 
 log = logging.getLogger(__name__)
 LEVEL = 0.95  # of confidence intervals
@@ -182,8 +183,12 @@ def write(folder: Path | None, name: str, rows: Sequence[Row]) -> None:
         replace_file(folder / name, csv_file(list(rows[0]), rows))
 
 
-def few_shot_table(rows: Sequence[Row], metric: str) -> str:
-    """Returns few-shot draws as aligned text: by number of shots the mean and the standard deviation over the draws."""
+def few_shot_table(rows: Sequence[Row], metric: str, width: int | None = None) -> str:
+    """Returns few-shot draws as aligned text: by number of shots the mean and the standard deviation over the draws.
+
+    Args:
+        width: of the terminal, which it is to fit.
+    """
     split = "test" if f"test_{metric}" in rows[0] else "val"
     names = [f"{split}_{name}" for name in named(metric)]
     cells = [["shots", "draws", "median l2", *(word for name in names for word in (name.replace("_", " "), "± sd"))]]
@@ -199,7 +204,7 @@ def few_shot_table(rows: Sequence[Row], metric: str) -> str:
                 *(f"{number:.4f}" if number == number else "" for number in numbers),
             ]
         )
-    return "\n".join(aligned_right(cells))
+    return "\n".join(aligned(cells, width))
 
 
 def mean_and_deviation(values: Sequence[float]) -> tuple[float, float]:

@@ -1,6 +1,9 @@
 """The bar counts updates and shows the best classifier; without a terminal there is none."""
 
 import io
+import logging
+import multiprocessing
+import sys
 from functools import partial
 from types import SimpleNamespace
 
@@ -83,11 +86,13 @@ def test_a_resumed_run_begins_where_it_stopped(terminal, trainer):
     assert " 18/30 [" in last(terminal)
 
 
-@pytest.mark.parametrize("hidden", ["no terminal", "disabled", "another process"])
+@pytest.mark.parametrize("hidden", ["no terminal", "disabled", "another process", "a worker"])
 def test_it_is_hidden(hidden, trainer, monkeypatch):
     stream = io.StringIO() if hidden == "no terminal" else Terminal()
     show_on(stream, monkeypatch)
     trainer.is_global_zero = hidden != "another process"
+    if hidden == "a worker":
+        monkeypatch.setattr(multiprocessing.current_process(), "name", "LokyProcess-1")
     bar = UpdateProgressBar()
     if hidden == "disabled":
         bar.disable()
@@ -104,6 +109,50 @@ def test_an_error_ends_the_line(terminal, trainer):
     bar.on_exception(trainer, MODEL, KeyError())
     assert terminal.getvalue().endswith("\n")
     assert bar.bar.disable
+
+
+def shown(written: str) -> list[str]:
+    """Returns the lines of a terminal that got ``written``, where a return leads back to where the line begins."""
+    lines = []
+    for line in written.split("\n"):
+        seen: list[str] = []
+        for part in line.split("\r"):
+            seen[: len(part)] = part
+        lines.append("".join(seen).rstrip())
+    return lines
+
+
+def test_lines_of_the_log_stand_above_it(trainer, tmp_path, monkeypatch):
+    """And not in its first line, or behind it; afterwards the log is as it was."""
+    stderr = Terminal()
+    monkeypatch.setattr(sys, "stderr", stderr)
+    log, handler, bar = logging.getLogger(), logging.StreamHandler(), UpdateProgressBar()
+    later = logging.FileHandler(tmp_path / "log", delay=True)
+    monkeypatch.setattr(log, "handlers", [handler, later])
+    log.warning("before")
+    bar.on_train_start(trainer, MODEL)
+    log.warning("the first")
+    trained(bar, trainer, 4)
+    log.warning("the second")
+    bar.on_train_end(trainer, MODEL)
+    log.warning("after")
+    later.close()
+    *lines, drawn, after, end = shown(stderr.getvalue())
+    assert lines == ["before", "the first", "the second"]
+    assert drawn.startswith("Epoch 1/3:  13%|")
+    assert (after, end) == ("after", "")
+    assert handler.stream is stderr
+
+
+@pytest.mark.parametrize(("columns", "has_rate"), [(60, False), (80, False), (140, True)])
+def test_the_rate_makes_room_for_the_loss(columns, has_rate, terminal, trainer, monkeypatch):
+    monkeypatch.setattr(progress_bar, "tqdm", partial(tqdm, file=terminal, ncols=columns))
+    bar = UpdateProgressBar()
+    bar.on_train_start(trainer, MODEL)
+    trained(bar, trainer, 4)
+    bar.on_train_end(trainer, MODEL)
+    assert ("updates/s" in last(terminal), "val loss" in last(terminal)) == (has_rate, True)
+    assert len(last(terminal)) <= columns
 
 
 def test_a_run_fills_it(terminal):

@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from handgrad import __version__
 from handgrad.cli.configuration import folder_name
+from handgrad.cli.help import help_text
 from handgrad.files import locked
 from tests.conftest import results
 
@@ -125,11 +127,13 @@ def test_bad_input_is_one_line(words, line, command, tmp_path):
     assert not list(tmp_path.glob("outputs/*/*")), "a run that never started leaves no folder"
 
 
-def test_help_names_the_settings(command):
-    ended = command("--help")
-    assert ended.code == 0
-    for text in ("task: logistic, multilabel, softmax", "course_l2", "batch_size: 128", "patience: 10"):
-        assert text in ended.out
+@pytest.mark.parametrize("words", [("--help",), ("-h",), ("optimizer=exact", "--help")])
+def test_help_is_for_people(words, command):
+    assert command(*words) == (0, help_text() + "\n", "")
+
+
+def test_the_version_is_ours(command):
+    assert command("--version") == (0, f"handgrad {__version__}\n", "")
 
 
 def test_folder_names_are_one_short_folder():

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from handgrad import __version__
 from handgrad.cli.words import EXPORT, PREDICT, command, help_of, read_words
 from handgrad.errors import InputError
 from handgrad.files import replacing
@@ -80,6 +81,13 @@ def test_help_tells_of_each_word(monkeypatch, capsys):
     assert told.startswith("Predicts.\n")
     for key, word in PREDICT.items():
         assert f"  {key:9}  {word.help}" in told
+
+
+def test_the_version_is_ours(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["predict.py", "--version"])
+    with pytest.raises(SystemExit) as end, command("", PREDICT):
+        pytest.fail("it goes on")
+    assert (end.value.code, capsys.readouterr().out) == (0, f"handgrad {__version__}\n")
 
 
 @pytest.mark.parametrize(

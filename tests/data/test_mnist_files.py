@@ -69,8 +69,11 @@ def test_the_pins_are_those_of_the_archives_in_the_repository(name):
     assert PINS[name] == pin_of(gzip.decompress(archive), archive)
 
 
-def test_extracts_all_files_with_ordinary_permissions(tmp_path, raw):
-    prepare(tmp_path)
+def test_extracts_all_files_with_ordinary_permissions(tmp_path, raw, caplog):
+    with caplog.at_level(logging.INFO):
+        prepare(tmp_path)
+        prepare(tmp_path)
+    assert caplog.messages == [f"Unpacking MNIST into {raw}, once"]
     assert_whole(raw)
     ordinary = tmp_path / "ordinary"
     ordinary.touch()
@@ -93,18 +96,19 @@ DAMAGE = {
 }
 
 
-@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
-def test_replaces_a_damaged_file_and_only_that(damage, tmp_path, raw, caplog):
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_replaces_a_damaged_file_and_only_that(kind, tmp_path, raw, caplog):
     prepare(tmp_path)
     caplog.clear()
     good = (raw / "labels").stat()
-    damage(raw / "images")
+    DAMAGE[kind](raw / "images")
     with caplog.at_level(logging.INFO):
         prepare(tmp_path)
     assert_whole(raw)
     assert (raw / "labels").stat().st_ino == good.st_ino
-    (record,) = caplog.records
-    assert str(raw / "images") in record.getMessage()
+    is_gone = kind in ("missing", "link to nothing")
+    told = f"Unpacking MNIST into {raw}, once" if is_gone else f"{raw / 'images'} is not MNIST's: replaced by what"
+    assert [message[: len(told)] for message in caplog.messages] == [told]
 
 
 def test_good_files_need_no_archives_and_no_writing(tmp_path, raw, monkeypatch):

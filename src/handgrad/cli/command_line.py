@@ -8,9 +8,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from handgrad import __version__
 from handgrad.cli.configuration import CONF, register
 from handgrad.cli.endings import failures, forget_sweep, tell_stopped
+from handgrad.cli.help import help_text
 from handgrad.cli.messages import one_line
+from handgrad.cli.streams import standard_streams, terminal_width
 from handgrad.errors import InputError
 from handgrad.runs.folder import LAST, WORDS, RunFolder, latest_run
 from handgrad.runs.launch import check_rank, is_first_process, launched
@@ -20,6 +23,7 @@ from handgrad.runs.sweep import SWEEP, latest_sweep
 
 OPTIONS = {"--help", "-h", "--hydra-help", "--version", "--cfg", "-c", "--resolve", "--package", "-p", "--run", "-r"}
 OPTIONS |= {"--multirun", "-m", "--shell-completion", "-sc", "--info", "-i"}
+TRAINING = {"--resolve", "--package", "-p", "--run", "-r", "--multirun", "-m"}  # with any other nothing is trained
 GROUPS = {path.parent.name for path in CONF.glob("*/*.yaml")} | {"hydra/launcher"}
 HYDRA_KEYS = {"hydra.run.dir", "hydra.sweep.dir", "hydra/launcher", "hydra.launcher.n_jobs", "hydra.verbose"}
 OPTION_NAMES = re.compile(r"[A-Za-z]\w*(,[A-Za-z]\w*)*")  # one, or those of a sweep
@@ -36,6 +40,14 @@ def command_line() -> Iterator[RunFolder | None]:
 
     The exit code is 1, or 128 + the number of the signal that stopped the program.
     """
+    printing = {word.partition("=")[0] for word in sys.argv[1:]} & OPTIONS - TRAINING
+    with standard_streams(bool(printing)), reported() as run:
+        yield run
+
+
+@contextmanager
+def reported() -> Iterator[RunFolder | None]:
+    """Does the same, with standard output and standard error as they are."""
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra leaves the errors to us
     logging.raiseExceptions = False  # a line that a full disk keeps out of train.log is no second error
     failures.clear()
@@ -46,6 +58,9 @@ def command_line() -> Iterator[RunFolder | None]:
         of_the_run = True
         words, added = added_by_lightning(sys.argv[1:])
         check_arguments(words)
+        if {"--help", "-h", "--version"} & set(words):
+            print(f"handgrad {__version__}" if "--version" in words else help_text(terminal_width()))
+            sys.exit(0)
         check_sweep(words)
         register()
         run, words = resumed(words)

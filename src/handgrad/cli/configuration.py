@@ -55,23 +55,10 @@ def folder_name(name: str) -> str:
 
 
 def register() -> None:
-    """Tells Hydra what conf/ uses: the settings' classes; the resolvers ``unique``, ``folder_name`` and ``about``."""
+    """Tells Hydra what conf/ uses: the settings' classes; the resolvers ``unique`` and ``folder_name``."""
     settings.register()
     OmegaConf.register_new_resolver("unique", lambda: uuid4().hex[:6], use_cache=True, replace=True)
     OmegaConf.register_new_resolver("folder_name", folder_name, replace=True)
-    OmegaConf.register_new_resolver("about", about, replace=True)
-
-
-def about(what: str) -> str:
-    """Returns a part of ``--help``: ``groups`` or ``settings``."""
-    if what == "groups":
-        options: dict[str, list[str]] = {}
-        for path in sorted(CONF.glob("*/*.yaml")):
-            options.setdefault(path.parent.name, []).append(path.stem)
-        return "\n".join(f"  {group}: {', '.join(names)}" for group, names in options.items())
-    width = max(map(len, SETTINGS))
-    accepted = {key: f" ({found.accepted})" if found.accepted else "" for key, found in SETTINGS.items()}
-    return "\n".join(f"  {key:{width}}  {found.help}{accepted[key]}" for key, found in SETTINGS.items())
 
 
 def composed(words: Sequence[str], folder: Path, log: bool = False) -> DictConfig:
@@ -169,7 +156,7 @@ def check_ranges(cfg: DictConfig) -> None:
 
 def refusal(key: str, value: Any) -> str:
     """Returns the line that says what a setting accepts."""
-    accepted = SETTINGS[key].accepted or ""
+    accepted = SETTINGS[key].accepted
     names = accepted.removeprefix(ONE_OF).split(", ") if accepted.startswith(ONE_OF) else []
     return f"{key}={written(value)}: accepted is {accepted}{nearest(str(value), names)}"
 

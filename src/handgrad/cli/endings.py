@@ -15,6 +15,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
 from handgrad.cli.messages import one_line
+from handgrad.cli.streams import standard_streams, terminal_width
 from handgrad.files import replace_file
 from handgrad.runs.folder import LOCK, RESULTS, RunFolder
 from handgrad.runs.launch import is_first_process
@@ -40,7 +41,7 @@ def one_run(run: RunFolder, of_sweep: bool = False) -> Iterator[None]:
         InputError: another process trains in this folder.
     """
     if is_first_process():
-        with run.owned(), told(run, of_sweep):
+        with standard_streams(), run.owned(), told(run, of_sweep):  # a parallel sweep's workers come in here
             run.forget_failure()
             yield
     else:
@@ -145,4 +146,4 @@ def sum_up(folder: Path) -> str:
     keys = swept_keys(jobs)
     replace_file(folder / RESULTS, as_csv(jobs))
     write_pictures(folder, jobs, keys)
-    return table(jobs, keys)
+    return table(jobs, keys, terminal_width())

@@ -62,7 +62,7 @@ def wrong_type(message: str) -> str | None:
     if not (found := re.match(r"Error merging override (([^=]+)=.*)", message, re.DOTALL)):
         return None
     key, value = found[2], parse_overrides([found[1]])[found[2]]
-    if key in SETTINGS and SETTINGS[key].accepted:
+    if key in SETTINGS:
         return refusal(key, value)
     return f"{key}={written(value)}: not of the type that {key} has; --cfg job shows its default"
 

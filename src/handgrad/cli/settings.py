@@ -1,4 +1,4 @@
-"""Every setting: its type, what it accepts and what it means. Its default stands in conf/ and nowhere else.
+"""Every setting: its type, what it accepts, what it means, an example. Its default stands in conf/ and nowhere else.
 
 Hydra gets these classes as structured configs, which conf/ names in its defaults lists. Where a field is ``Any``,
 OmegaConf has no such type (a number or a list of them) or would take too much for it (``1`` and ``yes`` for true): then
@@ -19,24 +19,29 @@ class Setting(NamedTuple):
 
     Attributes:
         help: what it means.
-        accepted: the values it takes, in words; None: its owner checks it, or it is linked to another key.
-        accepts: tells whether it takes a value.
+        accepted: the values it takes, in words.
+        accepts: tells whether it takes a value; ``by_owner``: the class that gets it does.
+        example: of a value, as it is typed.
     """
 
     help: str
-    accepted: str | None
+    accepted: str
     accepts: Callable[[Any], bool]
+    example: str
 
 
-def setting(help: str, kind: tuple[str, Callable[[Any], bool]] | None = None, *, of_result: bool = True) -> Any:
-    """Returns a field without default that carries its help, what it accepts, and whether it may change a result."""
-    accepted, accepts = kind or (None, lambda value: True)
-    return field(default=MISSING, metadata={"setting": Setting(help, accepted, accepts), "of_result": of_result})
+def setting(help: str, kind: tuple[str, Callable[[Any], bool]], example: str, *, of_result: bool = True) -> Any:
+    """Returns a field without default that carries what a ``Setting`` has, and whether it may change a result."""
+    return field(default=MISSING, metadata={"setting": Setting(help, *kind, example), "of_result": of_result})
 
 
 def aside(default: Any = MISSING) -> Any:
     """Returns a field that changes no result: it watches, or another key has its value."""
     return field(default=default, metadata={"of_result": False})
+
+
+def by_owner(value: Any) -> bool:
+    return True
 
 
 def is_number(value: Any) -> bool:
@@ -72,6 +77,8 @@ ONE_OF = "one of "
 POSITIVE = ("a number > 0", lambda x: is_number(x) and x > 0)
 AUTO_OR_DDP = ("auto or ddp", lambda x: x in ("auto", "ddp"))
 FILES = ("a file, a list of files, a pattern like features/*.npy, or null", is_name_or_names)
+FOLDER = ("a folder", by_owner)
+ARRAY = ("a name, a file, or null", by_owner)
 TRUTH = ("true or false", lambda x: isinstance(x, bool))
 
 
@@ -91,22 +98,31 @@ class Task:
 
 
 def shuffle() -> Any:
-    return setting("a new order in every epoch")
+    return setting("a new order in every epoch", (TRUTH[0], by_owner), "false")
 
 
 def train_size() -> Any:
     return setting(
         "use only the first samples of the training set; null: all",
         ("a whole number from 1, or null", lambda x: x is None or (is_whole(x) and x >= 1)),
+        "1000",
     )
 
 
 @dataclass
 class MNIST:
     _target_: str = MISSING
-    root: str = setting("folder with MNIST/raw", of_result=False)
-    split: str = setting("full: 50,000 / 10,000 / 10,000; course, report: validated on MNIST's test set")
-    digits: Any = setting("the digits to tell apart; the index in the list is the class")
+    root: str = setting("folder with MNIST/raw", FOLDER, "../data", of_result=False)
+    split: str = setting(
+        "full: 50,000 / 10,000 / 10,000; course, report: validated on MNIST's test set",
+        ("full, course or report", by_owner),
+        "course",
+    )
+    digits: Any = setting(
+        "the digits to tell apart; the index in the list is the class",
+        ("a list of different whole numbers from 0 to 9", by_owner),
+        "[3,2]",
+    )
     shuffle: Any = shuffle()
     batch_size: int = MISSING
     seed: int = MISSING
@@ -117,33 +133,42 @@ class MNIST:
 @dataclass
 class Features:
     _target_: str = MISSING
-    train: Any = setting("features to train on: .npy, .npz, .safetensors, .pt, .parquet or .csv", FILES)
-    val: Any = setting("features to validate on; null: a share of the training set is held out", FILES)
-    test: Any = setting("features to test on; null: there is no test set", FILES)
-    train_labels: Any = setting("labels of data.train, also .txt; null: they stand beside the features", FILES)
-    val_labels: Any = setting("labels of data.val", FILES)
-    test_labels: Any = setting("labels of data.test", FILES)
+    train: Any = setting(
+        "features to train on, to be given: .npy, .npz, .safetensors, .pt, .parquet or .csv", FILES, "train.npz"
+    )
+    val: Any = setting("features to validate on; null: a share of the training set is held out", FILES, "val.npz")
+    test: Any = setting("features to test on; null: there is no test set", FILES, "test.npz")
+    train_labels: Any = setting(
+        "labels of data.train, also .txt; null: they stand beside the features", FILES, "labels.txt"
+    )
+    val_labels: Any = setting("labels of data.val", FILES, "val_labels.txt")
+    test_labels: Any = setting("labels of data.test", FILES, "test_labels.txt")
     x: Any = setting(
         "array of the features, or columns of a table; null: x or the only matrix, all columns but labels and weights",
         ("a name, a list of columns, or null", is_name_or_names),
+        "[width,height]",
     )
     y: Any = setting(
         "array or column of the labels, of several labels also columns; null: y, or the only array that can be meant",
         ("a name, a list of columns, or null", is_name_or_names),
+        "species",
     )
     multilabel: bool = aside()  # follows from the task
     label_names: Any = setting(
         "names of several labels, in the order of the columns; null: 0 to K - 1, the columns, or the names in the rows",
         ("a list of names, or null", lambda x: x is None or (isinstance(x, list) and is_name_or_names(x))),
+        "[cat,dog]",
     )
-    label_separator: str = setting("what stands between the names of a sample's labels", ("text", bool))
+    label_separator: str = setting("what stands between the names of a sample's labels", ("text", bool), "/")
     holdout: float = setting(
         "share of each class that is held out where data.val is null",
         ("a number > 0 and < 1", lambda x: is_number(x) and 0 < x < 1),
+        "0.2",
     )
     normalize: str = setting(
         "by the mean, or mean and standard deviation, of the training set; l2: each row to length 1",
         one_of("none", "center", "standardize", "l2"),
+        "standardize",
     )
     class_weight: Any = setting(
         "what a class weighs in training; balanced: N / (classes * samples of the class)",
@@ -151,12 +176,17 @@ class Features:
             "null, balanced, or a table of numbers >= 0 like {a: 1, b: 2}",
             lambda x: x in (None, "balanced") or (isinstance(x, dict) and all(map(is_penalty, x.values()))),
         ),
+        "balanced",
     )
-    sample_weight: str | None = setting("what a sample weighs in training: an array or a column, or a file of its own")
+    sample_weight: str | None = setting(
+        "what a sample weighs in training: an array or a column, or a file of its own", ARRAY, "weights.npy"
+    )
     folds: int | None = setting(
-        "of a cross-validation, which takes the place of data.val; for optimizer=exact", whole_or_null(2)
+        "number of folds of a cross-validation, in place of data.val; for optimizer=exact", whole_or_null(2), "5"
     )
-    groups: str | None = setting("whose samples are in one fold: an array or a column, or a file of its own")
+    groups: str | None = setting(
+        "whose samples are in one fold: an array or a column, or a file of its own", ARRAY, "patient"
+    )
     shots: Any = setting(
         "fit so many samples of each class too, drawn data.draws times; for optimizer=exact",
         (
@@ -171,9 +201,12 @@ class Features:
                 )
             ),
         ),
+        "[1,2,4,8,16]",
     )
-    draws: int = setting("of few-shot samples, for each number of data.shots", whole(1))
-    bootstrap: int | None = setting("draws of the test set, for 95 % intervals of its figures", whole_or_null(20))
+    draws: int = setting("how often few-shot samples are drawn, for each number of data.shots", whole(1), "20")
+    bootstrap: int | None = setting(
+        "number of draws of the test set, for 95 % intervals of its figures", whole_or_null(20), "1000"
+    )
     shuffle: Any = shuffle()
     batch_size: int = MISSING
     seed: int = MISSING
@@ -185,7 +218,11 @@ class Features:
 class SGD:
     _target_: str = MISSING
     lr: float = MISSING
-    momentum: float = setting("momentum", ("a number >= 0 and < 1", lambda x: is_number(x) and 0 <= x < 1))
+    momentum: float = setting(
+        "share of the last step that the next one takes along",
+        ("a number >= 0 and < 1", lambda x: is_number(x) and 0 <= x < 1),
+        "0.9",
+    )
 
 
 @dataclass
@@ -198,6 +235,7 @@ class Adam:
             "two numbers >= 0 and < 1",
             lambda x: isinstance(x, list) and len(x) == 2 and all(is_number(b) and 0 <= b < 1 for b in x),
         ),
+        "[0.9,0.99]",
     )
 
 
@@ -205,14 +243,14 @@ class Adam:
 class Exact:
     _target_: str = MISSING
     tolerance: float = setting(
-        "largest gap to the optimum, relative to the objective, that counts as converged", POSITIVE
+        "largest gap to the optimum, relative to the objective, that counts as converged", POSITIVE, "1e-9"
     )
-    max_iterations: int = setting("largest number of iterations for an l2 value", whole(1))
+    max_iterations: int = setting("largest number of iterations for an l2 value", whole(1), "5000")
 
 
 @dataclass
 class Trainer:
-    accelerator: str = setting("what it runs on", one_of("auto", "cpu", "gpu", "cuda", "mps"))
+    accelerator: str = setting("what it runs on", one_of("auto", "cpu", "gpu", "cuda", "mps"), "gpu")
     devices: Any = setting(
         "processes, each with a device or its share of the cores; a list: these devices",
         (
@@ -221,18 +259,21 @@ class Trainer:
                 x == "auto" or (x != [] and all(map(is_whole, x)) if isinstance(x, list) else is_whole(x) and x >= 1)
             ),
         ),
+        "2",
     )
-    strategy: str = setting("ddp: several processes share each mini-batch", AUTO_OR_DDP)
+    strategy: str = setting("ddp: several processes share each mini-batch", AUTO_OR_DDP, "ddp")
     # Those that need no scaling of the loss.
-    precision: str = setting("of parameters and products", one_of("32-true", "64-true", "bf16-true", "bf16-mixed"))
+    precision: str = setting(
+        "number format of parameters and products", one_of("32-true", "64-true", "bf16-true", "bf16-mixed"), "64-true"
+    )
 
 
 @dataclass
 class GradientCheck:
     _target_: str = MISSING
-    tolerance: float = setting("largest relative error of the gradient that is accepted", POSITIVE)
-    directions: int = setting("random directions that are tried", whole(1))
-    classifiers: int = setting("largest number of a path's classifiers that are checked", whole(1))
+    tolerance: float = setting("largest relative error of the gradient that is accepted", POSITIVE, "1e-6")
+    directions: int = setting("random directions that are tried", whole(1), "4")
+    classifiers: int = setting("largest number of a path's classifiers that are checked", whole(1), "4")
 
 
 @dataclass
@@ -244,14 +285,16 @@ class EarlyStopping:
 @dataclass
 class WeightImages:
     _target_: str = MISSING
-    rows: int = setting("largest number of l2 values in the picture", whole(1))
+    rows: int = setting("largest number of l2 values in the picture", whole(1), "5")
 
 
 @dataclass
 class Checkpointing:
     _target_: str = MISSING
     every_seconds: float = setting(
-        "least time between two saves; 0: after every check", ("a number >= 0", lambda x: is_number(x) and x >= 0)
+        "least seconds between two saves; 0: after every check",
+        ("a number >= 0", lambda x: is_number(x) and x >= 0),
+        "60",
     )
 
 
@@ -280,11 +323,14 @@ class Select:
     metric: str = setting(
         "what the l2 value is chosen by, on the validation set",
         one_of("loss", "accuracy", "mean_per_class", "f1_macro", "auroc"),
+        "accuracy",
     )
     rule: str = setting(
-        "best, or the largest l2 within one standard error of the best", one_of("best", "one_standard_error")
+        "best, or the largest l2 within one standard error of the best",
+        one_of("best", "one_standard_error"),
+        "one_standard_error",
     )
-    refit: Any = setting("fit the chosen l2 once more, on train + val; for optimizer=exact", TRUTH)
+    refit: Any = setting("fit the chosen l2 once more, on train + val; for optimizer=exact", TRUTH, "true")
 
 
 @dataclass
@@ -303,20 +349,23 @@ class Settings:
             "a number >= 0 or a list of them, like 2.0 or [0,0.02,2], or auto",
             lambda x: all(map(is_penalty, x)) and len(x) > 0 if isinstance(x, list) else x == "auto" or is_penalty(x),
         ),
+        "[0,0.02,2]",
     )
-    lr: float = setting("learning rate", POSITIVE)
-    epochs: int = setting("passes over the training set", whole(1))
-    batch_size: int = setting("samples per update", whole(1))
-    seed: int = setting("of the order of the samples", whole(0))
+    lr: float = setting("learning rate", POSITIVE, "0.1")
+    epochs: int = setting("passes over the training set", whole(1), "5")
+    batch_size: int = setting("samples per update", whole(1), "64")
+    seed: int = setting("what chance follows from: order of the samples, hold-out, folds, draws", whole(0), "1")
     patience: int | None = setting(
         "checks, five per epoch, without a smaller validation loss before early stopping; null: no early stopping",
         ("a whole number >= 1, or null", lambda x: x is None or (is_whole(x) and x >= 1)),
+        "null",
     )
     select: Select = field(default_factory=Select)
-    penalize_bias: Any = setting("whether the penalty counts the bias, as the course's bias trick does", TRUTH)
+    penalize_bias: Any = setting("whether the penalty counts the bias, as the course's bias trick does", TRUTH, "true")
     threads: Any = setting(
         "processor threads; auto: one per core",
         ("a whole number >= 1, or auto", lambda x: x == "auto" or (is_whole(x) and x >= 1)),
+        "2",
         of_result=False,
     )
 

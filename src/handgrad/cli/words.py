@@ -11,10 +11,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
+from handgrad import __version__
+from handgrad.cli.streams import standard_streams
 from handgrad.errors import InputError, line_of, nearest
 
 FILES = "a file, a list like [a.npy,b.npy], or a pattern like features/*.npy"
 FORMATS = ("onnx", "sklearn", "npz", "torch")
+PRINTING = {"--help", "-h", "--version"}
 
 
 class Word(NamedTuple):
@@ -135,12 +138,19 @@ def command(usage: str, accepted: Mapping[str, Word]) -> Iterator[dict[str, Any]
     """Lends out the words of the command line; turns errors into a line and an exit code.
 
     The exit code is 1, or 128 + the number of the signal that stopped the program, which leaves no half-written file.
-    ``--help`` prints ``usage`` and the words, and ends.
+    ``--help`` prints ``usage`` and the words, and ends; ``--version`` the version.
     """
+    with standard_streams(printing=bool(PRINTING & set(sys.argv[1:]))), reported(usage, accepted) as given:
+        yield given
+
+
+@contextmanager
+def reported(usage: str, accepted: Mapping[str, Word]) -> Iterator[dict[str, Any]]:
+    """Does the same, with standard output and standard error as they are."""
     before = signal.signal(signal.SIGTERM, terminated)
     try:
-        if {"--help", "-h"} & set(sys.argv[1:]):
-            print(help_of(usage, accepted))
+        if PRINTING & set(sys.argv[1:]):
+            print(f"handgrad {__version__}" if "--version" in sys.argv[1:] else help_of(usage, accepted))
             sys.exit(0)
         yield read_words(sys.argv[1:], accepted)
     except KeyboardInterrupt:

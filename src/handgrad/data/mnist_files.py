@@ -71,7 +71,10 @@ def prepare(root: Path) -> None:
     try:
         with locked(raw / ".lock", wait=True):
             remove_stale(raw)
-            for name in _differing(raw):  # looked at again: whoever held the lock before may have replaced them
+            differing = _differing(raw)  # looked at again: whoever held the lock before may have replaced them
+            if not all((raw / name).exists() for name in differing):
+                log.info("Unpacking MNIST into %s, once", raw)
+            for name in differing:
                 _replace(raw, name)
     except OSError as error:
         raise InputError(f"{raw}: MNIST files must be written here, which failed: {error}") from error
@@ -102,7 +105,8 @@ def _sha256(path: Path) -> str:
 def _replace(raw: Path, name: str) -> None:
     pin, archive = PINS[name], raw / f"{name}.gz"
     _check_archive(archive, pin)
-    log.info("%s is missing or differs from MNIST's: extracting it from %s", raw / name, archive.name)
+    if (raw / name).exists():
+        log.warning("%s is not MNIST's: replaced by what %s holds", raw / name, archive.name)
     with gzip.open(archive) as packed:
         content = packed.read(pin.size + 1)  # one byte too many is enough to know that it is wrong
     if (len(content), hashlib.sha256(content).hexdigest()) != (pin.size, pin.sha256):

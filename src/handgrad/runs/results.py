@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from handgrad.errors import InputError
+from handgrad.tables import aligned
 
 MEASURES = [f"{split}_{name}" for name in ("loss", "accuracy") for split in ("train", "val", "test")]
 MEASURES += ["weight_norm_squared"]
@@ -77,11 +78,14 @@ def selected(rows: Sequence[Row]) -> Row:
     return next(row for row in rows if row["selected"] == "true")
 
 
-def table(rows: Sequence[Row], metric: str = "loss", how: str = "by its validation loss") -> str:
+def table(
+    rows: Sequence[Row], metric: str = "loss", how: str = "by its validation loss", width: int | None = None
+) -> str:
     """Returns ``rows`` as aligned text, for people: the best weights' figures; a star marks the selected row.
 
     Args:
         metric: by which it was selected; how: in words, as ``Selection.told`` has them.
+        width: of the terminal, which the table is to fit.
     """
     columns = {"l2": "l2", "steps": "steps", "best_step": "best at"}
     names = [*MEASURES[:-1], *RANKINGS, *([f"val_{metric}"] if f"val_{metric}" not in MEASURES else [])]
@@ -97,16 +101,10 @@ def table(rows: Sequence[Row], metric: str = "loss", how: str = "by its validati
         gap = "" if row.get("gap") is None else f"{row['gap']:.1e}"
         mark = "*" if row.get("selected") == "true" and len(rows) > 1 else ""
         cells.append([f"{row['l2']:g}", str(row["steps"]), str(row["best_step"]), *numbers, norm, gap, mark])
-    lines = aligned_right(cells)
+    lines = aligned(cells, width)
     return "\n".join(
         [*lines, *([f"* selected {how}"] if len(rows) > 1 else []), *told_of_refit(rows), *told_of_test(rows)]
     )
-
-
-def aligned_right(cells: Sequence[Sequence[str]]) -> list[str]:
-    """Returns the lines of a table, of which the cells of a column end below one another."""
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    return ["  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in cells]
 
 
 def told_of_refit(rows: Sequence[Row]) -> list[str]:

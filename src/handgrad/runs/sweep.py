@@ -14,6 +14,7 @@ from handgrad.files import locked
 from handgrad.runs.folder import FAILED, LAST, LOCK, RESULTS, WORDS, RunFolder
 from handgrad.runs.overrides import Overrides, split_words
 from handgrad.runs.results import Row, csv_file, shown
+from handgrad.tables import aligned
 
 SWEEP = "multirun.yaml"  # Hydra's: how the sweep in a folder came about
 TRACES = (LOCK, WORDS, FAILED)  # what a job leaves, however early it fails
@@ -161,8 +162,12 @@ def as_csv(jobs: Sequence[Job]) -> bytes:
     return csv_file(columns, rows)
 
 
-def table(jobs: Sequence[Job], keys: Sequence[str]) -> str:
-    """Returns the results as aligned text, for people: the best weights' figures; of files those of the selected l2."""
+def table(jobs: Sequence[Job], keys: Sequence[str], width: int | None = None) -> str:
+    """Returns the results as aligned text, for people: the best weights' figures; of files those of the selected l2.
+
+    Args:
+        width: of the terminal, which it is to fit.
+    """
     names: Sequence[str] = SHOWN_OF_FILES if FILES in keys else SHOWN
     shown = [name for name in names if any(row.get(name) is not None for job in jobs for row in job.results)]
     paths = any(len(job.results) > 1 for job in jobs)
@@ -173,16 +178,10 @@ def table(jobs: Sequence[Job], keys: Sequence[str]) -> str:
             lines.append([job.name(keys), *l2, *(cell(row.get(name)) for name in shown), cell(norm(row))])
         if not job.results:
             lines.append([job.name(keys), "failed", *[""] * (len(lines[0]) - 2)])
-    return "\n\n".join(
-        [
-            aligned(lines),
-            *(
-                [aligned(over_seeds(jobs, keys, [name for name in shown if name not in COUNTS]))]
-                if SEED in keys
-                else []
-            ),
-        ]
-    )
+    tables = [lines]
+    if SEED in keys:
+        tables.append(over_seeds(jobs, keys, [name for name in shown if name not in COUNTS]))
+    return "\n\n".join("\n".join(aligned(cells, width, named=True)) for cells in tables)
 
 
 def over_seeds(jobs: Sequence[Job], keys: Sequence[str], shown: Sequence[str]) -> list[list[str]]:
@@ -207,13 +206,6 @@ def spread(values: Sequence[float]) -> str:
         return ""
     deviation = f" ± {statistics.stdev(values):.4f}" if len(values) > 1 else ""
     return f"{statistics.fmean(values):.4f}{deviation}"
-
-
-def aligned(lines: Sequence[Sequence[str]]) -> str:
-    """Returns a table's lines, of which the first cells are names."""
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    cells = ([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])] for line in lines)
-    return "\n".join("  ".join(line).rstrip() for line in cells)
 
 
 def cell(value: float | None) -> str:
