@@ -8,19 +8,27 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from handgrad.cli.configuration import CONF, register
+from handgrad.cli.configuration import register
 from handgrad.cli.endings import failures, forget_sweep, tell_stopped
 from handgrad.cli.messages import one_line
-from handgrad.errors import InputError
+from handgrad.cli.names import GROUPS, Options, bare, check_key, chosen, several
+from handgrad.cli.settings import SETTINGS, is_whole
+from handgrad.errors import InputError, nearest
 from handgrad.runs.folder import LAST, WORDS, RunFolder, latest_run
 from handgrad.runs.launch import check_rank, is_first_process, launched
-from handgrad.runs.overrides import parsed
+from handgrad.runs.overrides import parsed, values_of
 from handgrad.runs.signals import Interrupted, stopping
 from handgrad.runs.sweep import SWEEP, latest_sweep
 
 OPTIONS = {"--help", "-h", "--hydra-help", "--version", "--cfg", "-c", "--resolve", "--package", "-p", "--run", "-r"}
 OPTIONS |= {"--multirun", "-m", "--shell-completion", "-sc", "--info", "-i"}
-GROUPS = {path.parent.name for path in CONF.glob("*/*.yaml")} | {"hydra/launcher"}
+VALUES = {  # of options that take one
+    **dict.fromkeys(("--cfg", "-c"), ("job", "hydra", "all")),
+    **dict.fromkeys(("--info", "-i"), ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")),
+    **dict.fromkeys(("--package", "-p"), ()),
+}
+COMMANDS = {"--multirun", "-m", "--run", "-r", "--cfg", "-c", "--info", "-i", "--shell-completion", "-sc"}
+SWEEP_OPTIONS, COMPLETION = {"--multirun", "-m"}, {"--shell-completion", "-sc"}
 HYDRA_KEYS = {"hydra.run.dir", "hydra.sweep.dir", "hydra/launcher", "hydra.launcher.n_jobs", "hydra.verbose"}
 OPTION_NAMES = re.compile(r"[A-Za-z]\w*(,[A-Za-z]\w*)*")  # one, or those of a sweep
 OUTPUTS = Path("outputs")
@@ -93,43 +101,114 @@ def check_arguments(arguments: Sequence[str]) -> None:
     Raises:
         InputError: a word is not accepted.
     """
-    for word in arguments:
+    options, words = split(arguments)
+    check_options(options)
+    if any(option in COMPLETION for option, _ in options):
+        return  # its words are half-typed ones, which are read and never composed
+    values = {key: values_of(word) for word in words if (key := word.partition("=")[0]) in (*GROUPS, "hydra/launcher")}
+    for word in words:
+        check_override(word, chosen(values), any(option in SWEEP_OPTIONS for option, _ in options))
+
+
+def split(arguments: Sequence[str]) -> tuple[list[tuple[str, str | None]], list[str]]:
+    """Returns Hydra's options, each with its value, and the other words.
+
+    Raises:
+        InputError: a word is empty, no option, or an option without its value.
+    """
+    options: list[tuple[str, str | None]] = []
+    words: list[str] = []
+    left = list(arguments)
+    while left:
+        word = left.pop(0)
         if not word:
             raise InputError("the command line has an empty word; accepted are words like l2=2.0")
         if not word.startswith("-"):
-            check_override(word)
-        elif (option := word.partition("=")[0]) not in OPTIONS:
-            raise InputError(f"{option}: not an option here; accepted are {', '.join(sorted(OPTIONS))}")
+            words.append(word)
+            continue
+        option, given, value = word.partition("=")
+        if option not in OPTIONS:
+            raise InputError(f"{option}: not an option here; {instead_of(option)}")
+        if given and option not in VALUES:
+            raise InputError(f"{word}: accepted is {option} alone")
+        if option in VALUES and not given:
+            is_next = bool(left) and (not VALUES[option] or option in ("--cfg", "-c") or left[0] in VALUES[option])
+            value = left.pop(0) if is_next else "all" if option in ("--info", "-i") else ""
+        options.append((option, value if option in VALUES else None))
+    return options, words
+
+
+def instead_of(option: str) -> str:
+    """Returns what is told of an option that is none: a setting is typed without dashes."""
+    key, word = option.lstrip("-").replace("-", "_"), nearest(option, OPTIONS)
+    if key in SETTINGS or key in GROUPS:
+        return f"did you mean '{key}=…', without dashes?"
+    return f"accepted are {', '.join(sorted(OPTIONS))}{word}"
+
+
+def check_options(options: Sequence[tuple[str, str | None]]) -> None:
+    """Raises an InputError if an option does not accept its value, or options do not go together."""
+    for option, value in options:
+        if (accepted := VALUES.get(option)) and value not in accepted:
+            hint = nearest(value or "", accepted)
+            raise InputError(f"{option} {value}".strip() + f": accepted is one of {', '.join(accepted)}{hint}")
+        if option in ("--package", "-p") and not value:
+            raise InputError(f"{option}: accepted is the name of a part of the configuration, like {option} trainer")
+    given = [option for option, _ in options]
+    if len(commands := [option for option in dict.fromkeys(given) if option in COMMANDS]) > 1:
+        raise InputError(f"{' and '.join(commands)}: accepted is one of them")
+    shows = {"--cfg", "-c", "--help", "-h"} & {*given}
+    for option in given:
+        if option in ("--package", "-p", "--resolve") and not shows:
+            raise InputError(f"{option}: accepted with --cfg job, of which it shows a part or the resolved values")
 
 
 def check_sweep(words: Sequence[str]) -> None:
     """Raises an InputError if several processes were launched for a sweep: each would run it all."""
     found = launched()
-    if found and found.processes > 1 and {"-m", "--multirun"} & set(words):
+    if found and found.processes > 1 and SWEEP_OPTIONS & set(words):
         raise InputError(
             f"-m: {found.processes} processes were launched ({found.variable}); accepted for a sweep is one"
         )
 
 
-def check_override(word: str) -> None:
-    """Raises an InputError unless ``word`` sets a key to a value, or chooses an option of a group."""
-    key, _, value = word.partition("=")
+def check_override(word: str, options: Options, of_sweep: bool) -> None:
+    """Raises an InputError unless ``word`` sets a setting to a value, or chooses an option of a group.
+
+    Args:
+        options: those that are chosen by the words.
+        of_sweep: whether several values are a run each.
+    """
+    key, is_set, value = word.partition("=")
     if "_target_" in word:
         raise InputError(f"{word}: classes are not set on the command line; choose an option of a group in conf/")
     if word[0] in "+~" or "@" in key:
         raise InputError(f"{word}: keys can be set, not added or removed; see --cfg job for those there are")
     if re.match(r"hydra\b", key) and key not in HYDRA_KEYS:
         raise InputError(f"{word}: of Hydra's own settings, accepted are {', '.join(sorted(HYDRA_KEYS))}")
-    if key in GROUPS and (not OPTION_NAMES.fullmatch(value) or value == "null"):
+    if not is_set:
+        raise InputError(bare(word))
+    if key == "resume":
+        return  # is none of Hydra's
+    (read,) = parsed([word])  # as Hydra does, which knows quotes and passes over spaces around a value
+    values = values_of(word)
+    if key in (*GROUPS, "hydra/launcher") and (not OPTION_NAMES.fullmatch(value) or not all(isinstance(value, str) for value in values)):
         raise InputError(f"{word}: accepted is an option of the group, by its name in conf/{key}/")
     if key in ("hydra.run.dir", "hydra.sweep.dir"):
-        (read,) = parsed([word])  # as Hydra does, which knows quotes and passes over spaces around a value
         if read.is_sweep_override():
             raise InputError(f"{word}: accepted is one folder below outputs/, like outputs/my_run")
         value = str(read.value())
         check_folder(key, value)
         if key == "hydra.run.dir":
             check_free(word, value)
+    elif key == "hydra.launcher.n_jobs" and not all(is_whole(n) and (n >= 1 or n == -1) for n in values):
+        raise InputError(f"{word}: accepted is a number of processes >= 1, or -1 for one per core")
+    elif key == "hydra.verbose" and not all(isinstance(found, bool) for found in values):
+        raise InputError(f"{word}: accepted is true or false")
+    elif key not in (*GROUPS, *HYDRA_KEYS):
+        check_key(key, word, values, options)
+    if read.is_sweep_override() and not of_sweep:
+        raise InputError(several(key, word, values))
 
 
 def check_free(word: str, value: str) -> None:
@@ -154,7 +233,7 @@ def resumed(arguments: list[str]) -> tuple[RunFolder | None, list[str]]:
     ``resume=outputs/<run>`` or ``resume=latest`` stands alone: a run goes on as it began. In a sweep ``resume=true``
     stands for the folder of the latest sweep with the same words.
     """
-    values = [word.partition("=")[2] for word in arguments if word.startswith("resume=")]
+    values = [str(*values_of(word)) for word in arguments if word.startswith("resume=")]
     rest = [word for word in arguments if not word.startswith("resume=")]
     if not values or values == ["null"]:
         return None, rest

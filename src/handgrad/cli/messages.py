@@ -1,14 +1,12 @@
 """Errors as one line for the user: what, found, accepted."""
 
 import re
-from dataclasses import fields
-from difflib import get_close_matches
-
 from hydra.errors import HydraException, InstantiationException, OverrideParseException
 from omegaconf.errors import OmegaConfBaseException
 
 from handgrad.cli.configuration import refusal, written
-from handgrad.cli.settings import OPTIONS, SETTINGS, Callbacks
+from handgrad.cli.names import foreign, lacking
+from handgrad.cli.settings import SETTINGS
 from handgrad.errors import InputError, line_of, nearest
 from handgrad.runs.overrides import parse_overrides
 
@@ -40,21 +38,7 @@ def unknown_key(message: str) -> str | None:
     if not (found := re.match(r"Could not override '([^']+)'", message)):
         return None
     key = found[1]
-    if key in SETTINGS:
-        group, _, name = key.partition(".")
-        owners = [f"{group}={option}" for (of, option), node in OPTIONS.items() if of == group and has(node, name)]
-        hint = f"; {' and '.join(owners)} has it" if owners else ""
-        return f"{key}: no such key with the option that is chosen for {group}{hint}"
-    keys = [*SETTINGS, *(f"callbacks.{callback.name}" for callback in fields(Callbacks))]
-    names = {key.rpartition(".")[2]: key for key in sorted(keys, key=lambda key: -key.count("."))}
-    close = get_close_matches(key.rpartition(".")[2], names, n=1, cutoff=0.75)  # the name alone, wherever it stands
-    hint = f"; did you mean '{names[close[0]]}'?" if close else nearest(key, keys)
-    return f"{key}: no such key{hint or '; --cfg job shows those there are'}"
-
-
-def has(node: type, name: str) -> bool:
-    """Tells whether an option's class of settings has one of that name."""
-    return any(entry.name == name for entry in fields(node))
+    return f"{key}: {lacking(key, {})}" if key in SETTINGS else foreign(key, key, (), {})
 
 
 def wrong_type(message: str) -> str | None:

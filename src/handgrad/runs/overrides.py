@@ -4,6 +4,8 @@ import itertools
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from handgrad.errors import InputError
+
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
 
@@ -18,12 +20,33 @@ def parsed(words: Iterable[str]) -> "list[Override]":
     """
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
-    return OverridesParser.create().parse_overrides(list(words))
+    parser, found = OverridesParser.create(), []
+    for word in words:
+        try:
+            found += parser.parse_overrides([word])
+        except RecursionError as error:
+            raise InputError(f"{word[:60]}…: nested too deeply") from error
+    return found
 
 
 def parse_overrides(words: Iterable[str]) -> Overrides:
     """Returns the value of each key; raises what ``parsed`` raises."""
     return {override.key_or_group: override.value() for override in parsed(words)}
+
+
+def values_of(word: str) -> list[Any]:
+    """Returns the values that a word gives its key: several, in a sweep.
+
+    Raises:
+        InputError: it has a sweep that has no end, or whose values conf/ does not know.
+        OverrideParseException: (of Hydra) it cannot be read.
+    """
+    from hydra.core.override_parser.types import ValueType
+
+    (override,) = parsed([word])
+    if override.value_type in (ValueType.INTERVAL_SWEEP, ValueType.GLOB_CHOICE_SWEEP):
+        raise InputError(f"{word}: accepted in a sweep are values like 0,1, choice(0,1) or range(0,1,0.1)")
+    return [value for (choice,) in split_words([word]) for value in parse_overrides([choice]).values()]
 
 
 def split_words(words: Sequence[str]) -> list[list[str]]:
