@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
+BEGINNING = 3  # the size of a slip that leaves out the rest of a name: more than any other
 DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
 
 
@@ -25,37 +26,37 @@ def line_of(error: BaseException) -> str | None:
     return None
 
 
-def nearest(name: str, accepted: Iterable[str], plain: bool = False) -> str:
+def nearest(name: str, accepted: Iterable[str]) -> str:
     """Returns ``"; did you mean 'x'?"`` for the one accepted name that ``name`` is a slip of, else an empty string.
 
-    A slip is another case, a letter or two too many, too few or wrong, two that have changed places, or a beginning. Names
-    with other digits are other things, and so are short ones with another letter: ``l1`` is not ``l2``.
-
-    Args:
-        plain: return the name alone.
+    A slip is another case, a letter or two too many, too few or wrong, two that have changed places, or a beginning.
+    Names with other digits are other things, and so are short ones with another letter: ``l1`` is not ``l2``.
     """
-    typed, found = spelled(name), [(slip(spelled(name), spelled(other)), other) for other in map(str, accepted)]
+    found = [(slip(name, other), other) for other in map(str, accepted)]
     least = min((size for size, _ in found if size is not None), default=None)
     near = [other for size, other in found if size == least is not None]
-    if not typed or len(near) != 1:
-        return ""
-    return near[0] if plain else f"; did you mean '{near[0]}'?"
+    return f"; did you mean '{near[0]}'?" if len(near) == 1 else ""
 
 
 def spelled(name: Any) -> str:
+    """Returns a name without its case, and as a key of the command line has it."""
     return str(name).lower().replace("-", "_").replace(" ", "_")
 
 
 def slip(typed: str, name: str) -> int | None:
     """Returns the size of the slip that makes ``typed`` of ``name``; None where it is none."""
+    typed, name = spelled(typed), spelled(name)
+    ending = "".join(name.rpartition(".")[1:])
+    if "." in name and typed.endswith(ending):  # as those of two files are
+        typed, name = typed.removesuffix(ending), name.removesuffix(ending)
     of_typed, of_name = re.findall(r"\d+", typed), re.findall(r"\d+", name)
     short, length = min(len(typed), len(name)), max(len(typed), len(name))
-    if of_typed == of_name and ((short >= 2 and length - short == 1) or short >= 5 or sorted(typed) == sorted(name)):
+    if of_typed in (of_name, []) and ((short and length - short == 1) or short >= 5 or sorted(typed) == sorted(name)):
         size = edits(typed, name)
         if size <= (2 if short >= 9 else 1):
             return size
     begins = short >= 3 and name.startswith(typed) and of_name[: len(of_typed)] == of_typed
-    return length if begins else None
+    return BEGINNING if begins else None
 
 
 def edits(a: str, b: str) -> int:

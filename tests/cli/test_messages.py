@@ -35,10 +35,7 @@ KEYS = [
     ("data.epoch=1", "data.epoch: no such key; did you mean 'epochs'?"),
     ("callbacks.curvs=null", "callbacks.curvs: no such key; did you mean 'callbacks.curves'?"),
     ("trainer.device=2", "trainer.device: no such key; did you mean 'trainer.devices'?"),
-    (
-        "callbacks.weight_images.count=1",
-        "callbacks.weight_images.count: no such key; did you mean 'callbacks.weight_images'?",
-    ),
+    ("callbacks.weight_images.count=1", "callbacks.weight_images.count: no such key; --cfg job shows those there are"),
     ("data.train=a.npz", "data.train: no such key with the option that is chosen for data; data=features has it"),
     (
         "optimizer.betas=[0,0]",
@@ -128,7 +125,8 @@ def test_an_input_error_in_building_is_its_own_line():
 
 
 def test_another_error_in_building_names_the_key():
-    assert one_line(built(break_down)) == "data: no such device"
+    line = break_down.__code__.co_firstlineno + 1
+    assert one_line(built(break_down)) == f"data: no such device (RuntimeError, {__file__}, line {line})"
 
 
 # --- the others ------------------------------------------------------------------------------------------------------

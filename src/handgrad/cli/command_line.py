@@ -7,16 +7,17 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
-from handgrad.cli.configuration import register
+from handgrad.cli.configuration import register, written
 from handgrad.cli.endings import failures, forget_sweep, tell_stopped
 from handgrad.cli.messages import one_line
-from handgrad.cli.names import GROUPS, Options, bare, check_key, chosen, several
+from handgrad.cli.names import CALLBACKS, GROUPS, Options, bare, check_key, check_option, chosen, several
 from handgrad.cli.settings import SETTINGS, is_whole
 from handgrad.errors import InputError, nearest
 from handgrad.runs.folder import LAST, WORDS, RunFolder, latest_run
 from handgrad.runs.launch import check_rank, is_first_process, launched
-from handgrad.runs.overrides import parsed, values_of
+from handgrad.runs.overrides import MOST_RUNS, parsed, values_of
 from handgrad.runs.signals import Interrupted, stopping
 from handgrad.runs.sweep import SWEEP, latest_sweep
 
@@ -38,9 +39,16 @@ OUTPUTS = Path("outputs")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
+class Stopped(NamedTuple):
+    """A run to go on with, and the words that stand beside its own: none that change a result."""
+
+    run: RunFolder
+    words: list[str]
+
+
 @contextmanager
-def command_line() -> Iterator[RunFolder | None]:
-    """Checks the words; lends out the folder of the run to resume, if any; turns errors into a line and an exit code.
+def command_line() -> Iterator[Stopped | None]:
+    """Checks the words; lends out the run to resume, if any; turns errors into a line and an exit code.
 
     The exit code is 1, or 128 + the number of the signal that stopped the program.
     """
@@ -56,9 +64,9 @@ def command_line() -> Iterator[RunFolder | None]:
         check_arguments(words)
         check_sweep(words)
         register()
-        run, words = resumed(words)
-        sys.argv[1:] = words if run else [*words, *added]  # Lightning repeats them to the processes that it starts
-        yield run
+        stopped, words = resumed(words)
+        sys.argv[1:] = words if stopped else [*words, *added]  # Lightning repeats them to the processes that it starts
+        yield stopped
     except (Interrupted, SystemExit) as stop:
         if stopping.signal is None:
             raise
@@ -105,9 +113,17 @@ def check_arguments(arguments: Sequence[str]) -> None:
     check_options(options)
     if any(option in COMPLETION for option, _ in options):
         return  # its words are half-typed ones, which are read and never composed
-    values = {key: values_of(word) for word in words if (key := word.partition("=")[0]) in (*GROUPS, "hydra/launcher")}
-    for word in words:
-        check_override(word, chosen(values), any(option in SWEEP_OPTIONS for option, _ in options))
+    of_sweep = any(option in SWEEP_OPTIONS for option, _ in options)
+    values = {key: values_of(word) for word in words if (key := word.partition("=")[0]) in GROUPS}
+    keys = [word.partition("=")[0] for word in words]
+    for off in {*keys} & {*CALLBACKS}:
+        if inner := [key for key in keys if key.startswith(f"{off}.")]:
+            raise InputError(f"{inner[0]}: of no use with {off}; accepted is one of them")
+    runs = 1
+    for word in sorted(words, key=lambda word: word.partition("=")[0] not in values):  # options first
+        runs *= check_override(word, chosen(values), of_sweep)
+    if runs > MOST_RUNS:
+        raise InputError(f"-m: a sweep of {runs:,} runs; accepted are {MOST_RUNS:,} at most")
 
 
 def split(arguments: Sequence[str]) -> tuple[list[tuple[str, str | None]], list[str]]:
@@ -172,12 +188,15 @@ def check_sweep(words: Sequence[str]) -> None:
         )
 
 
-def check_override(word: str, options: Options, of_sweep: bool) -> None:
-    """Raises an InputError unless ``word`` sets a setting to a value, or chooses an option of a group.
+def check_override(word: str, options: Options, of_sweep: bool) -> int:
+    """Checks that ``word`` sets a setting, or chooses an option of a group; returns how many values it gives.
 
     Args:
         options: those that are chosen by the words.
         of_sweep: whether several values are a run each.
+
+    Raises:
+        InputError: it is not accepted.
     """
     key, is_set, value = word.partition("=")
     if "_target_" in word:
@@ -189,10 +208,12 @@ def check_override(word: str, options: Options, of_sweep: bool) -> None:
     if not is_set:
         raise InputError(bare(word))
     if key == "resume":
-        return  # is none of Hydra's
+        return 1  # it is none of Hydra's
     (read,) = parsed([word])  # as Hydra does, which knows quotes and passes over spaces around a value
     values = values_of(word)
-    if key in (*GROUPS, "hydra/launcher") and (not OPTION_NAMES.fullmatch(value) or not all(isinstance(value, str) for value in values)):
+    if key in (*GROUPS, "hydra/launcher") and (
+        not OPTION_NAMES.fullmatch(value) or not all(isinstance(value, str) for value in values)
+    ):
         raise InputError(f"{word}: accepted is an option of the group, by its name in conf/{key}/")
     if key in ("hydra.run.dir", "hydra.sweep.dir"):
         if read.is_sweep_override():
@@ -205,10 +226,13 @@ def check_override(word: str, options: Options, of_sweep: bool) -> None:
         raise InputError(f"{word}: accepted is a number of processes >= 1, or -1 for one per core")
     elif key == "hydra.verbose" and not all(isinstance(found, bool) for found in values):
         raise InputError(f"{word}: accepted is true or false")
-    elif key not in (*GROUPS, *HYDRA_KEYS):
+    elif key in GROUPS:
+        check_option(key, values)
+    elif key not in HYDRA_KEYS:
         check_key(key, word, values, options)
     if read.is_sweep_override() and not of_sweep:
         raise InputError(several(key, word, values))
+    return len(values)
 
 
 def check_free(word: str, value: str) -> None:
@@ -227,13 +251,13 @@ def check_folder(key: str, value: str) -> None:
         raise InputError(f"{key}={value}: accepted is a folder below outputs/, like outputs/my_run")
 
 
-def resumed(arguments: list[str]) -> tuple[RunFolder | None, list[str]]:
+def resumed(arguments: list[str]) -> tuple[Stopped | None, list[str]]:
     """Takes ``resume=`` out of the words; returns the run to resume and the words that are left.
 
-    ``resume=outputs/<run>`` or ``resume=latest`` stands alone: a run goes on as it began. In a sweep ``resume=true``
-    stands for the folder of the latest sweep with the same words.
+    Beside ``resume=outputs/<run>`` or ``resume=latest`` stands ``threads=`` alone: a run goes on as it began. In a
+    sweep ``resume=true`` stands for the folder of the latest sweep with the same words.
     """
-    values = [str(*values_of(word)) for word in arguments if word.startswith("resume=")]
+    values = [written(*values_of(word)) for word in arguments if word.startswith("resume=")]
     rest = [word for word in arguments if not word.startswith("resume=")]
     if not values or values == ["null"]:
         return None, rest
@@ -243,15 +267,21 @@ def resumed(arguments: list[str]) -> tuple[RunFolder | None, list[str]]:
             raise InputError(f"resume={value}: a sweep accepts resume=true")
         started_with = [word for word in rest if not word.startswith(("-", "hydra"))]
         return None, [*rest, f"hydra.sweep.dir={latest_sweep(OUTPUTS, started_with)}"]
-    if rest:
-        raise InputError(f"{rest[0]}: resume goes on with the run's own settings; accepted is resume= alone")
+    if others := [word for word in rest if not word.startswith("threads=")]:
+        raise InputError(
+            f"{others[0]}: resume goes on with the run's own settings; accepted beside resume= is threads= alone"
+        )
     if value == "latest":
         latest = latest_run(OUTPUTS)
-        return latest, [f"resume={latest.path}"]
+        return Stopped(latest, rest), [f"resume={latest.path}", *rest]
+    if hint := nearest(value, ["latest"]):
+        raise InputError(f"resume={value}: accepted is latest, or a folder below outputs/{hint}")
+    if value == "true":
+        raise InputError("resume=true: accepted with -m, of a sweep; of a run it is resume=latest, or its folder")
     check_folder("resume", value)
     for part in (WORDS, LAST):
         if not (Path(value) / part).is_file():
             raise InputError(
                 f"resume={value}: {part} is missing there; accepted is the folder of a run that was stopped"
             )
-    return RunFolder(Path(value).resolve()), [f"resume={value}"]
+    return Stopped(RunFolder(Path(value).resolve()), rest), [f"resume={value}", *rest]

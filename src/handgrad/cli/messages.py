@@ -1,22 +1,23 @@
 """Errors as one line for the user: what, found, accepted."""
 
 import re
+import traceback
+
 from hydra.errors import HydraException, InstantiationException, OverrideParseException
 from omegaconf.errors import OmegaConfBaseException
 
 from handgrad.cli.configuration import refusal, written
 from handgrad.cli.names import foreign, lacking
 from handgrad.cli.settings import SETTINGS
-from handgrad.errors import InputError, line_of, nearest
+from handgrad.errors import line_of, nearest
 from handgrad.runs.overrides import parse_overrides
 
 
 def one_line(error: BaseException) -> str | None:
     """Returns what the user has to know of ``error`` in one line; None if it is none of the user's making."""
     if isinstance(error, InstantiationException):
-        key = str(error).rpartition("full_key: ")[2]
-        cause = error.__cause__ or error
-        return str(cause) if isinstance(cause, InputError) else f"{key}: {first_line(cause)}"
+        key, cause = str(error).rpartition("full_key: ")[2], innermost(error)
+        return line_of(cause) or f"{key}: {place(cause)}"
     if line := line_of(error):
         return line
     if isinstance(error, OverrideParseException):
@@ -27,6 +28,21 @@ def one_line(error: BaseException) -> str | None:
     if type(error).__name__ == "MisconfigurationException":  # Lightning's, which is not imported for that
         return f"trainer: {first_line(error)}"
     return None
+
+
+def innermost(error: BaseException) -> BaseException:
+    """Returns what an error comes from, below all that only pass it on."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
+
+
+def place(error: BaseException) -> str:
+    """Returns an error's first line, with the file and the line where it is."""
+    if isinstance(error, SyntaxError):
+        return f"{error.msg} ({type(error).__name__}, {error.filename}, line {error.lineno})"
+    *_, frame = traceback.extract_tb(error.__traceback__)
+    return f"{first_line(error)} ({type(error).__name__}, {frame.filename}, line {frame.lineno})"
 
 
 def first_line(error: BaseException) -> str:

@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 
 from handgrad.cli.configuration import CONF, refusal
 from handgrad.cli.settings import ENTRIES, OPTIONS, SETTINGS, Callbacks
-from handgrad.errors import InputError, nearest
+from handgrad.errors import InputError, nearest, slip, spelled
 
 Options = Mapping[str, Collection[str]]  # by group: those that are chosen, in a sweep maybe several
 
@@ -46,14 +46,16 @@ def chosen(words: Mapping[str, Sequence[Any]]) -> Options:
     if "experiment" not in words:
         for entry in OmegaConf.load(CONF / "config.yaml").defaults:
             defaults |= {str(group): [option] for group, option in entry.items()} if OmegaConf.is_dict(entry) else {}
-    return {group: [str(option) for option in (defaults | dict(words))[group]] for group in groups & {*defaults, *words}}
+    return {
+        group: [str(option) for option in (defaults | dict(words))[group]] for group in groups & {*defaults, *words}
+    }
 
 
 def check_key(key: str, word: str, values: Sequence[Any], options: Options) -> None:
     """Raises an InputError unless ``word`` sets what may be set: a setting, or a callback to null.
 
-    Whether a setting accepts a value is asked when a run is composed, so that a sweep's other runs go on; but null is
-    taken for the lack of a key then, and is asked for here.
+    Whether a setting accepts a value is asked when a run is composed, so that a sweep's other runs go on. But null
+    would be taken for the lack of a key there, and OmegaConf makes numbers of texts like ``'1'``, ``012`` and ``٣``.
 
     Args:
         values: that it gives the key, several in a sweep.
@@ -62,12 +64,26 @@ def check_key(key: str, word: str, values: Sequence[Any], options: Options) -> N
         if any(value is not None for value in values):
             more = [name for name in SETTINGS if name.startswith(f"{key}.")]
             raise InputError(f"{word}: accepted is null, which switches it off{listing(more)}")
-    elif key not in SETTINGS:
+        return
+    if key not in SETTINGS:
         raise InputError(foreign(key, word, values, options))
-    elif not has(options, key):
+    if not has(options, key):
         raise InputError(f"{key}: {lacking(key, options)}")
-    elif None in values and not SETTINGS[key].accepts(None):
-        raise InputError(refusal(key, None))
+    for value in values:
+        if (value is None or is_text_for_number(key, value)) and not SETTINGS[key].accepts(value):
+            raise InputError(refusal(key, value))
+
+
+def is_text_for_number(key: str, value: Any) -> bool:
+    return isinstance(value, str) and ENTRIES[key].type in (int, float, int | None)
+
+
+def check_option(group: str, values: Sequence[Any]) -> None:
+    """Raises an InputError unless all values are options of a group."""
+    for value in values:
+        if value not in GROUPS[group]:
+            hint = nearest(str(value), GROUPS[group])
+            raise InputError(f"{group}={value}: accepted are {', '.join(GROUPS[group])}{hint}")
 
 
 def has(options: Options, key: str) -> bool:
@@ -96,7 +112,9 @@ def lacking(key: str, options: Options) -> str:
 
 def foreign(key: str, word: str, values: Sequence[Any], options: Options) -> str:
     """Returns what is told of a key that is no setting: of those that conf/ links, or that hold settings, which are."""
-    if key in GROUPS or key not in {*ENTRIES, *(name.rpartition(".")[0] for name in ENTRIES)}:
+    if not key:
+        return f"{word}: no word of key=value, like l2=2.0"
+    if key not in {*ENTRIES, *(name.rpartition(".")[0] for name in ENTRIES)}:
         return f"{key}: no such key{meant(key, values, options) or '; --cfg job shows those there are'}"
     if more := [name for name in SETTINGS if name.startswith(f"{key}.")]:
         return f"{word}: not to be set as a whole{listing(more)}"
@@ -114,11 +132,11 @@ def meant(key: str, values: Sequence[Any], options: Options) -> str:
     name = key.rpartition(".")[2]
     inner = key.startswith("callback")  # else a name that is a callback's own is not what is meant
     known = [*SETTINGS, *GROUPS, *CALLBACKS] if inner else [*(k for k in SETTINGS if "callbacks." not in k), *GROUPS]
-    by_name: dict[str, list[str]] = {}
-    for each in known:
-        by_name.setdefault(each.rpartition(".")[2], []).append(each)
-    same = ALSO.get(name.lower().replace("-", "_")) or nearest(key, known, plain=True)
-    near = [same] if same else by_name.get(nearest(name, by_name, plain=True), [])
+    sizes = {each: (slip(key, each), slip(name, each.rpartition(".")[2])) for each in known}
+    found = {each: min(size for size in of if size is not None) for each, of in sizes.items() if any_of(of)}
+    near = [each for each, size in found.items() if size == min(found.values())]
+    if spelled(name) in ALSO and not (near and "." in key):
+        near = [ALSO[spelled(name)]]
     there = [each for each in near if has(options, each)]
     if len(near) == 1 and not there:
         return f"; {' and '.join(owners(near[0]))} has {near[0]}"
@@ -127,6 +145,10 @@ def meant(key: str, values: Sequence[Any], options: Options) -> str:
     if all(takes(there[0], value) for value in values):
         return f"; did you mean '{there[0]}'?"
     return f"; {there[0]} accepts {SETTINGS[there[0]].accepted}" if there[0] in SETTINGS else ""
+
+
+def any_of(sizes: Sequence[int | None]) -> bool:
+    return any(size is not None for size in sizes)
 
 
 def takes(key: str, value: Any) -> bool:
@@ -141,9 +163,9 @@ def bare(word: str) -> str:
     if owning := [group for group, options in GROUPS.items() if word in options and group != "hydra"]:
         hint = "; did you mean " + " or ".join(f"'{group}={word}'" for group in owning) + "?"
     elif word in SETTINGS or word in GROUPS:
-        hint = f"; did you mean '{word}=<{SETTINGS[word].accepted if word in SETTINGS else ' or '.join(GROUPS[word])}>'?"
+        hint = f"; accepted in {word}= is {SETTINGS[word].accepted if word in SETTINGS else ' or '.join(GROUPS[word])}"
     else:
-        hint = ""
+        hint = "; did you mean 'resume=latest'?" if word == "resume" else ""
     return f"{word}: no word of key=value, like l2=2.0{hint}"
 
 

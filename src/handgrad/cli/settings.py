@@ -91,7 +91,7 @@ class Task:
 
 
 def shuffle() -> Any:
-    return setting("a new order in every epoch")
+    return setting("a new order in every epoch", TRUTH)
 
 
 def train_size() -> Any:
@@ -105,8 +105,21 @@ def train_size() -> Any:
 class MNIST:
     _target_: str = MISSING
     root: str = setting("folder with MNIST/raw", of_result=False)
-    split: str = setting("full: 50,000 / 10,000 / 10,000; course, report: validated on MNIST's test set")
-    digits: Any = setting("the digits to tell apart; the index in the list is the class")
+    split: str = setting(
+        "full: 50,000 / 10,000 / 10,000; course, report: validated on MNIST's test set",
+        one_of("full", "course", "report"),
+    )
+    digits: Any = setting(
+        "the digits to tell apart; the index in the list is the class",
+        (
+            "a list of two or more different whole numbers from 0 to 9, like [3,2]",
+            lambda x: (
+                isinstance(x, list)
+                and all(is_whole(digit) and 0 <= digit <= 9 for digit in x)
+                and 2 <= len(set(x)) == len(x)
+            ),
+        ),
+    )
     shuffle: Any = shuffle()
     batch_size: int = MISSING
     seed: int = MISSING

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
 
 Overrides = dict[str, Any]
+MOST_RUNS = 10_000  # of a sweep
 
 
 def parsed(words: Iterable[str]) -> "list[Override]":
@@ -38,7 +39,7 @@ def values_of(word: str) -> list[Any]:
     """Returns the values that a word gives its key: several, in a sweep.
 
     Raises:
-        InputError: it has a sweep that has no end, or whose values conf/ does not know.
+        InputError: it has a sweep without values of its own, or with more than a sweep can have.
         OverrideParseException: (of Hydra) it cannot be read.
     """
     from hydra.core.override_parser.types import ValueType
@@ -46,7 +47,12 @@ def values_of(word: str) -> list[Any]:
     (override,) = parsed([word])
     if override.value_type in (ValueType.INTERVAL_SWEEP, ValueType.GLOB_CHOICE_SWEEP):
         raise InputError(f"{word}: accepted in a sweep are values like 0,1, choice(0,1) or range(0,1,0.1)")
-    return [value for (choice,) in split_words([word]) for value in parse_overrides([choice]).values()]
+    if not override.is_sweep_override():
+        return [override.value()]
+    texts = list(itertools.islice(override.sweep_string_iterator(), MOST_RUNS + 1))
+    if len(texts) > MOST_RUNS:
+        raise InputError(f"{word}: more than {MOST_RUNS:,} values; accepted are fewer")
+    return [each.value() for each in parsed(f"{override.get_key_element()}={text}" for text in texts)]
 
 
 def split_words(words: Sequence[str]) -> list[list[str]]:
