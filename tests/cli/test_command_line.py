@@ -108,6 +108,10 @@ BAD = [
     ("resume=/etc", "resume=/etc: accepted is a folder below outputs/"),
     ("resume=http://example.org/x", "resume=http://example.org/x"),
     ("resume=latest", "resume=latest: no unfinished run with a checkpoint below outputs/"),
+    ("resume=lates", "resume=lates: accepted is latest, or a folder below outputs/; did you mean 'latest'?"),
+    ("resume=true", "resume=true: accepted with -m, of a sweep; of a run it is resume=latest, or its folder"),
+    ("resume='outputs/nothing'", "resume=outputs/nothing: .hydra/overrides.yaml is missing there"),
+    ("resume=", "resume=: accepted is a folder below outputs/"),
     ("resume=latest lr=1", "lr=1: resume goes on with the run's own settings"),
     ("-m l2=0,1 resume=true", "resume=true: no sweep below outputs/ was started with l2=0,1"),
     ("-m l2=0,1 resume=outputs/x", "resume=outputs/x: a sweep accepts resume=true"),
@@ -327,7 +331,10 @@ def test_one_process_at_a_time_trains_in_a_folder(command, tmp_path):
         assert (ended.code, ended.err) == (1, "error: outputs/mine: a run is under way there\n")
         assert "no unfinished run" in command("resume=latest").err
         assert sorted(run.rglob("*")) == files
-    assert command("resume=latest").code == 0
+    assert command("resume=latest", "threads=0").code == 1
+    ended = command("resume=latest", "threads=2")
+    assert (ended.code, ended.err.count("Going on with outputs/mine\n")) == (0, 1), ended.err
+    assert "Threads: 2 for an evaluation" in ended.err
 
 
 def test_a_sweep_that_cannot_be_summed_up_has_failed(command, monkeypatch):

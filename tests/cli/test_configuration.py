@@ -85,6 +85,30 @@ def test_a_refit_is_for_the_exact_solver(composed):
     assert str(refused.value) == ("select.refit=true: accepted with optimizer=exact; others stop by the validation set")
 
 
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (
+            "data.folds=5 data.holdout=0.2",
+            "data.holdout: of no use with data.folds; accepted is the command without it",
+        ),
+        (
+            "data.val=b.npz data.holdout=0.2",
+            "data.holdout: of no use with data.val; accepted is the command without it",
+        ),
+        ("data.draws=5", "data.draws: of no use with data.shots=null; accepted is the command without it"),
+        ("data.label_separator=x", "data.label_separator: of no use with one label per sample; accepted is"),
+    ],
+)
+def test_what_would_have_no_effect_is_refused(words, line, composed):
+    with pytest.raises(InputError) as refused:
+        check(composed("data=features", "data.train=a.npz", *words.split(" ")))
+    assert str(refused.value).startswith(line)
+    check(
+        composed("data=features", "data.train=a.npz", words.split(" ")[0].replace("data.draws=5", "data.holdout=0.2"))
+    )
+
+
 # --- what a run's result follows from -------------------------------------------------------------------------------
 
 

@@ -129,6 +129,16 @@ def test_another_error_in_building_names_the_key():
     assert one_line(built(break_down)) == f"data: no such device (RuntimeError, {__file__}, line {line})"
 
 
+def test_a_mistake_in_a_file_names_it_and_the_line(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "mistaken.py").write_text("x = 1\ndef f(:\n")
+    (tmp_path / "lost.py").write_text("\n\nimport nothing_of_that_name\n")
+    for name, line, told in (("mistaken", 2, "SyntaxError"), ("lost", 3, "ModuleNotFoundError")):
+        with pytest.raises(InstantiationException) as caught:
+            instantiate({"_target_": f"{name}.f"})
+        assert f"({told}, {tmp_path / name}.py, line {line})" in one_line(caught.value)
+
+
 # --- the others ------------------------------------------------------------------------------------------------------
 
 
