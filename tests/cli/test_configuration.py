@@ -104,9 +104,11 @@ def test_what_would_have_no_effect_is_refused(words, line, composed):
     with pytest.raises(InputError) as refused:
         check(composed("data=features", "data.train=a.npz", *words.split(" ")))
     assert str(refused.value).startswith(line)
-    check(
-        composed("data=features", "data.train=a.npz", words.split(" ")[0].replace("data.draws=5", "data.holdout=0.2"))
-    )
+
+
+@pytest.mark.parametrize("words", ["data.folds=5", "data.holdout=0.2", "data.shots=[1] data.draws=5"])
+def test_what_conf_sets_is_no_word_without_effect(words, composed):
+    check(composed("data=features", "data.train=a.npz", "optimizer=exact", *words.split(" ")))
 
 
 # --- what a run's result follows from -------------------------------------------------------------------------------
