@@ -55,7 +55,7 @@ def check_key(key: str, word: str, values: Sequence[Any], options: Options) -> N
     """Raises an InputError unless ``word`` sets what may be set: a setting, or a callback to null.
 
     Whether a setting accepts a value is asked when a run is composed, so that a sweep's other runs go on. But null
-    would be taken for the lack of a key there, and OmegaConf makes numbers of texts like ``'1'``, ``012`` and ``٣``.
+    would be taken for the lack of a key there, and OmegaConf makes numbers of texts like ``'1'`` and ``012``.
 
     Args:
         values: that it gives the key, several in a sweep.
