@@ -163,7 +163,7 @@ def test_few_shot_draws_are_fits_of_so_many_samples(run, wine, tmp_path):
         (["data.folds=3", "data.val=x.npz"], "folds=3: accepted with data.val=x.npz is null"),
         (["data.folds=3", "select.refit=true"], "select.refit=true: accepted with data.folds is false"),
         (["data.folds=3", "data.shots=[1]"], r"shots=\[1\]: accepted with data.folds=3 is null"),
-        (["data.groups=group"], "groups=group: accepted with folds=null is null"),
+        (["data.groups=group"], "groups=group: accepted with data.folds=null is null"),
         (["data.folds=3", "data.groups=grup"], r"no groups 'grup'; found .*; did you mean 'group'\?"),
         (["data.shots=[1,60]"], "shots=60: class .* has fewer samples"),
         (["data.shots=[0]"], r"data.shots=\[0\]: accepted is a list of different whole"),
