@@ -13,7 +13,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 import src  # noqa: F401
-from handgrad.cli.command_line import check_arguments, command_line
+from handgrad.cli.command_line import Stopped, check_arguments, command_line
 from handgrad.cli.configuration import CONF, check, check_path, composed, identity, l2_path, resolved
 from handgrad.cli.endings import one_run
 from handgrad.cli.streams import terminal_width
@@ -95,12 +95,13 @@ def main(cfg: DictConfig) -> float:
     return math.nan
 
 
-def resume(run: RunFolder) -> None:
+def resume(stopped: Stopped) -> None:
     """Goes on with a run that was stopped: its words are composed again, and pass the same checks."""
-    words = run.words()
+    run, words = stopped.run, [*stopped.run.words(), *stopped.words]
     check_arguments(words)
     cfg = composed(words, run.path, log=True)
     with one_run(run):
+        log.info("Going on with %s", run)
         check(cfg)
         train(cfg, run)
 

@@ -35,7 +35,7 @@ def test_the_line_of_an_error_that_the_user_can_mend(error, line):
     [
         ("sofmax", "; did you mean 'softmax'?"),
         ("softmax", "; did you mean 'softmax'?"),
-        ("logit", "; did you mean 'logistic'?"),
+        ("logist", "; did you mean 'logistic'?"),
         ("adam", ""),
         ("", ""),
         (3, ""),
@@ -46,15 +46,39 @@ def test_the_nearest_name(name, hint):
     assert nearest(name, ["logistic", "softmax"]) == hint
 
 
-def test_one_name_of_several_is_offered():
-    assert nearest("course_l3", (f"course_{task}" for task in ("l2", "softmax", "logistic"))) == (
-        "; did you mean 'course_l2'?"
-    )
+NAMES = [
+    "l2",
+    "lr",
+    "softmax",
+    "balanced",
+    "accuracy",
+    "auroc",
+    "penalize_bias",
+    "a.npz",
+    "course_l2",
+    "course_softmax",
+]
+MEANT = "SOFTMAX softmax, sofmtax softmax, balance balanced, l2_ l2, rl lr, acc accuracy, penalise-bias penalize_bias"
+MEANT += ", a.np a.npz, course_softmx course_softmax"
+OTHERS = "l1 l2, l1 lr, layer6.npz layer7.npz, layer1 layer12, b.npz a.npz, cat bat, gpus precision, optimiser betas"
+OTHERS += ", val train, f1 f2, course_l3 course_l2"
 
 
-def test_half_of_the_letters_are_enough_and_fewer_are_not():
-    assert nearest("abxx", ["abcd"]) == "; did you mean 'abcd'?"
-    assert nearest("abxx", ["abcde"]) == ""
+@pytest.mark.parametrize("pair", MEANT.split(", "))
+def test_a_slip_is_mended(pair):
+    typed, meant = pair.split()
+    assert nearest(typed, NAMES) == f"; did you mean '{meant}'?"
+
+
+@pytest.mark.parametrize("pair", OTHERS.split(", "))
+def test_what_means_something_else_is_not_offered(pair):
+    typed, other = pair.split()
+    assert nearest(typed, [other]) == ""
+
+
+def test_of_two_that_are_as_near_none_is_offered():
+    assert nearest("course", ["course_l2", "course_softmax"]) == ""
+    assert nearest("l", ["l2", "lr"]) == ""
 
 
 def test_nothing_is_near_where_nothing_is_accepted():

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from filelock import FileLock
+from filelock import FileLock, SoftFileLock
 
 from handgrad import files
 from handgrad.files import NO_LOCKS, locked, remove_stale, replace_file, replacing
@@ -232,3 +232,40 @@ def test_other_errors_are_raised(number, tmp_path, monkeypatch):
     with pytest.raises(OSError, match=os.strerror(number)) as caught, locked(tmp_path / ".lock"):
         pytest.fail("the block ran without the lock")
     assert caught.value.errno == number
+
+
+# --- a system without fcntl, such as Windows -------------------------------------------------------------------------
+
+
+@pytest.fixture
+def windows(monkeypatch):
+    """As Windows answers: no folder is opened, nothing is flushed that may not be written, no lock of fcntl's."""
+    opened, fsync = os.open, os.fsync
+
+    def no_folders(path, flags: int, *arguments: int, **how: int) -> int:
+        if os.path.isdir(path):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return opened(path, flags, *arguments, **how)
+
+    def written_ones(descriptor: int) -> None:
+        if fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
+            raise OSError(errno.EBADF, "Bad file descriptor")
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "open", no_folders)
+    monkeypatch.setattr(os, "fsync", written_ones)
+    monkeypatch.delattr(os, "O_DIRECTORY")
+    monkeypatch.setattr(files, "FileLock", SoftFileLock)  # what filelock has where there is no fcntl
+
+
+def test_files_are_replaced_without_fcntl(windows, path):
+    replace_file(path, b"new")
+    assert path.read_bytes() == b"new"
+    assert os.listdir(path.parent) == ["file"]
+
+
+def test_a_second_holder_is_kept_out_without_fcntl(windows, tmp_path):
+    with locked(tmp_path / ".lock") as held, locked(tmp_path / ".lock") as second:
+        assert (held, second) == (True, False)
+    with locked(tmp_path / ".lock") as held:
+        assert held

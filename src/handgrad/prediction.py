@@ -226,7 +226,7 @@ def typed_names() -> Iterator[None]:
     try:
         yield
     except InputError as error:
-        raise InputError(re.sub(r"\bdata\.(x|y|labels)=(?=[<\[])", r"\1=", str(error))) from error
+        raise InputError(re.sub(r"\bdata\.(x|y|labels)=", r"\1=", str(error))) from error
 
 
 def new_features(

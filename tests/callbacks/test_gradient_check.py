@@ -1,5 +1,6 @@
 """The check proves the right gradient and refuses a wrong one, of the weight, the bias and the penalty each."""
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
@@ -258,3 +259,19 @@ def test_a_run_with_a_wrong_gradient_trains_nothing(monkeypatch):
     with pytest.raises(GradientError, match=r"at l2=0\.5 .*nothing was trained"):
         toy_fit([GradientCheck(TOLERANCE, 4, 16)])
     assert steps == []
+
+
+def test_a_gradient_of_another_shape_names_the_backward(monkeypatch):
+    module = sys.modules["handgrad.functions.linear_cross_entropy"]
+
+    right = module._LinearCrossEntropy.backward
+
+    def wrong(ctx, *grad_outputs):
+        dinput, dweight, *others = right(ctx, *grad_outputs)
+        return dinput, dweight[:, :, :2], *others
+
+    monkeypatch.setattr(module._LinearCrossEntropy, "backward", staticmethod(wrong))
+    with pytest.raises(GradientError) as refused:
+        run(Objective(SOFTMAX, torch.tensor(L2), False), 3)
+    place = f"{__file__}, line {wrong.__code__.co_firstlineno}: the backward of _LinearCrossEntropyEager"
+    assert str(refused.value).startswith(f"{place} returns a wrong gradient of argument 2: got [")

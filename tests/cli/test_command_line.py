@@ -58,7 +58,7 @@ BAD = [
     ("data.digits=[1,10]", "two or more different whole numbers from 0 to 9"),
     ("data.digits=[1]", "two or more different whole numbers from 0 to 9"),
     ("data.digits=3", "two or more different whole numbers from 0 to 9"),
-    ("data.shuffle=maybe", "shuffle='maybe': accepted are true and false"),
+    ("data.shuffle=maybe", "data.shuffle=maybe: accepted is true or false"),
     ("data.train_size=0", "train_size=0: accepted is a whole number from 1"),
     ("data.train_size=70000", "train_size=70000: accepted are 1 to 50000"),
     # combinations
@@ -77,9 +77,9 @@ BAD = [
     ("data.digit=[1,2]", "data.digit: no such key; did you mean 'data.digits'?"),
     ("penalise_bias=true", "did you mean 'penalize_bias'?"),
     ("task=sofmax", "task=sofmax: accepted are logistic, multilabel, softmax; did you mean 'softmax'?"),
-    ("experiment=course_l3", "did you mean 'course_l2'?"),
+    ("experiment=course_softmx", "did you mean 'course_softmax'?"),
     ("optimizer=lbfgs", "optimizer=lbfgs: accepted are adam, exact, sgd"),
-    ("data.split=ful", "split='ful': accepted are full, course, report; did you mean 'full'?"),
+    ("data.split=ful", "data.split=ful: accepted is one of full, course, report; did you mean 'full'?"),
     ("trainer.accelerator=gpuu", "trainer.accelerator=gpuu: accepted is one of auto, cpu, gpu, cuda, mps"),
     ("trainer.precision=16-mixed", "trainer.precision=16-mixed: accepted is one of 32-true, 64-true"),
     ("l2=[0,1", "l2=[0,1: cannot be read"),
@@ -110,6 +110,10 @@ BAD = [
     ("resume=/etc", "resume=/etc: accepted is a folder below outputs/"),
     ("resume=http://example.org/x", "resume=http://example.org/x"),
     ("resume=latest", "resume=latest: no unfinished run with a checkpoint below outputs/"),
+    ("resume=lates", "resume=lates: accepted is latest, or a folder below outputs/; did you mean 'latest'?"),
+    ("resume=true", "resume=true: accepted with -m, of a sweep; of a run it is resume=latest, or its folder"),
+    ("resume='outputs/nothing'", "resume=outputs/nothing: .hydra/overrides.yaml is missing there"),
+    ("resume=", "resume=: accepted is a folder below outputs/"),
     ("resume=latest lr=1", "lr=1: resume goes on with the run's own settings"),
     ("-m l2=0,1 resume=true", "resume=true: no sweep below outputs/ was started with l2=0,1"),
     ("-m l2=0,1 resume=outputs/x", "resume=outputs/x: a sweep accepts resume=true"),
@@ -331,7 +335,10 @@ def test_one_process_at_a_time_trains_in_a_folder(command, tmp_path):
         assert (ended.code, ended.err) == (1, "error: outputs/mine: a run is under way there\n")
         assert "no unfinished run" in command("resume=latest").err
         assert sorted(run.rglob("*")) == files
-    assert command("resume=latest").code == 0
+    assert command("resume=latest", "threads=0").code == 1
+    ended = command("resume=latest", "threads=2")
+    assert (ended.code, ended.err.count("Going on with outputs/mine\n")) == (0, 1), ended.err
+    assert "Threads: 2 for an evaluation" in ended.err
 
 
 def test_a_sweep_that_cannot_be_summed_up_has_failed(command, monkeypatch):

@@ -85,6 +85,32 @@ def test_a_refit_is_for_the_exact_solver(composed):
     assert str(refused.value) == ("select.refit=true: accepted with optimizer=exact; others stop by the validation set")
 
 
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (
+            "data.folds=5 data.holdout=0.2",
+            "data.holdout: of no use with data.folds; accepted is the command without it",
+        ),
+        (
+            "data.val=b.npz data.holdout=0.2",
+            "data.holdout: of no use with data.val; accepted is the command without it",
+        ),
+        ("data.draws=5", "data.draws: of no use with data.shots=null; accepted is the command without it"),
+        ("data.label_separator=x", "data.label_separator: of no use with one label per sample; accepted is"),
+    ],
+)
+def test_what_would_have_no_effect_is_refused(words, line, composed):
+    with pytest.raises(InputError) as refused:
+        check(composed("data=features", "data.train=a.npz", *words.split(" ")))
+    assert str(refused.value).startswith(line)
+
+
+@pytest.mark.parametrize("words", ["data.folds=5", "data.holdout=0.2", "data.shots=[1] data.draws=5"])
+def test_what_conf_sets_is_no_word_without_effect(words, composed):
+    check(composed("data=features", "data.train=a.npz", "optimizer=exact", *words.split(" ")))
+
+
 # --- what a run's result follows from -------------------------------------------------------------------------------
 
 

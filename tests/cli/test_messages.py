@@ -35,10 +35,7 @@ KEYS = [
     ("data.epoch=1", "data.epoch: no such key; did you mean 'epochs'?"),
     ("callbacks.curvs=null", "callbacks.curvs: no such key; did you mean 'callbacks.curves'?"),
     ("trainer.device=2", "trainer.device: no such key; did you mean 'trainer.devices'?"),
-    (
-        "callbacks.weight_images.count=1",
-        "callbacks.weight_images.count: no such key; did you mean 'callbacks.weight_images'?",
-    ),
+    ("callbacks.weight_images.count=1", "callbacks.weight_images.count: no such key; --cfg job shows those there are"),
     ("data.train=a.npz", "data.train: no such key with the option that is chosen for data; data=features has it"),
     (
         "optimizer.betas=[0,0]",
@@ -128,7 +125,18 @@ def test_an_input_error_in_building_is_its_own_line():
 
 
 def test_another_error_in_building_names_the_key():
-    assert one_line(built(break_down)) == "data: no such device"
+    line = break_down.__code__.co_firstlineno + 1
+    assert one_line(built(break_down)) == f"data: no such device (RuntimeError, {__file__}, line {line})"
+
+
+def test_a_mistake_in_a_file_names_it_and_the_line(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "mistaken.py").write_text("x = 1\ndef f(:\n")
+    (tmp_path / "lost.py").write_text("\n\nimport nothing_of_that_name\n")
+    for name, line, told in (("mistaken", 2, "SyntaxError"), ("lost", 3, "ModuleNotFoundError")):
+        with pytest.raises(InstantiationException) as caught:
+            instantiate({"_target_": f"{name}.f"})
+        assert f"({told}, {tmp_path / name}.py, line {line})" in one_line(caught.value)
 
 
 # --- the others ------------------------------------------------------------------------------------------------------

@@ -42,6 +42,9 @@ WRONG = {
     "data.draws": ([0, 1.5, None, True], 3),
     "data.bootstrap": ([0, 19, 1.5, True, "100"], 100),
     "data.holdout": ([0, 1, -0.1, NAN, "abc", True, [0.1]], 0.5),
+    "data.split": (["ful", "", 1, None], "course"),
+    "data.digits": ([[1], [1, 1], [1, 10], [1, 1.5], [-1, 2], [True, 2], 3, "3,2", []], [3, 2]),
+    "data.shuffle": (["maybe", 1, 0, None], False),
     "data.normalize": (["standard", "", 1, True], "l2"),
     "data.class_weight": (["balance", 1, True, [1, 2], {"a": -1}, {"a": NAN}, {"a": "1"}], {"a": 1, 2: 0.5}),
     "optimizer.momentum": ([-0.1, 1, NAN, "abc", True], 0.9),
@@ -70,14 +73,15 @@ LINES = [
     ("optimizer.betas", [0.9], "optimizer.betas=[0.9]: accepted is two numbers >= 0 and < 1"),
     ("data.train", 3, "data.train=3: accepted is a file, a list of files, a pattern like features/*.npy, or null"),
     ("data.holdout", 1.0, "data.holdout=1: accepted is a number > 0 and < 1"),
-    ("data.normalize", "l1", "data.normalize=l1: accepted is one of none, center, standardize, l2; did you mean 'l2'?"),
+    ("data.normalize", "L2", "data.normalize=L2: accepted is one of none, center, standardize, l2; did you mean 'l2'?"),
+    ("data.normalize", "l1", "data.normalize=l1: accepted is one of none, center, standardize, l2"),
     ("trainer.strategy", "fsdp", "trainer.strategy=fsdp: accepted is auto or ddp"),
     ("trainer.accelerator", "x", "trainer.accelerator=x: accepted is one of auto, cpu, gpu, cuda, mps"),
     ("select.rule", "bst", "select.rule=bst: accepted is one of best, one_standard_error; did you mean 'best'?"),
     ("callbacks.checkpoint.every_seconds", NAN, "callbacks.checkpoint.every_seconds=NaN: accepted is a number >= 0"),
 ]
 # The data modules check them.
-OWNERS = {"data.root", "data.split", "data.digits", "data.shuffle", "data.sample_weight", "data.groups"}
+OWNERS = {"data.root", "data.sample_weight", "data.groups"}
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,7 @@ from handgrad import __version__
 from handgrad.cli.words import EXPORT, PREDICT, command, help_of, read_words
 from handgrad.errors import InputError
 from handgrad.files import replacing
+from handgrad.runs.overrides import parse_overrides
 
 NEEDED = ["run=outputs/a", "features=x.npz", "out=p.csv"]
 UNSET = dict.fromkeys(("labels", "x", "y", "l2", "overwrite"))
@@ -35,6 +36,30 @@ def test_what_is_read(word, value):
     words = [*(needed for needed in NEEDED if not needed.startswith(key)), word]
     expected = UNSET | {"run": "outputs/a", "features": ["x.npz"], "out": "p.csv"} | {key: value}
     assert read_words(words, PREDICT) == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[a,b]",
+        "[ a , b ]",
+        "['a, b',c]",
+        '["x y",z]',
+        r"[a\,b,c]",
+        r"['it\'s',b]",
+        "[a b,c]",
+        "[/x/y.npy,z]",
+        "['[a]',b]",
+    ],
+)
+def test_a_list_is_read_as_hydra_reads_it_for_training(text):
+    assert read_words([*NEEDED[::2], f"features={text}"], PREDICT)["features"] == parse_overrides([f"y={text}"])["y"]
+
+
+@pytest.mark.parametrize("text", ["[a,]", "[]", "['a]", "[,a]", "[a'b]", "[a,,b]"])
+def test_a_list_that_hydra_would_not_read_is_refused(text):
+    with pytest.raises(InputError, match=r"accepted is a file, a list like \[a.npy,b.npy\]"):
+        read_words([*NEEDED[::2], f"features={text}"], PREDICT)
 
 
 def test_a_file_may_be_called_like_a_list(tmp_path, monkeypatch):

@@ -110,8 +110,8 @@ def test_train_size_takes_the_first_samples_and_lets_the_others_go():
 @pytest.mark.parametrize(
     ("wrong", "told"),
     [
-        ({"shuffle": "no"}, "shuffle='no': accepted are true and false"),
-        ({"shuffle": 1}, "shuffle=1: accepted are true and false"),
+        ({"shuffle": "no"}, "data.shuffle='no': accepted are true and false"),
+        ({"shuffle": 1}, "data.shuffle=1: accepted are true and false"),
         ({"batch_size": 0}, "batch_size=0: accepted is a whole number from 1"),
         ({"batch_size": 2.0}, "batch_size=2.0: accepted is a whole number from 1"),
         ({"batch_size": None}, "batch_size=None: accepted is a whole number from 1"),
@@ -119,7 +119,7 @@ def test_train_size_takes_the_first_samples_and_lets_the_others_go():
         ({"seed": True}, "seed=True: accepted is a whole number from 0"),
         ({"epochs": 0}, "epochs=0: accepted is a whole number from 1"),
         ({"epochs": "many"}, "epochs='many': accepted is a whole number from 1"),
-        ({"train_size": 0}, "train_size=0: accepted is a whole number from 1"),
+        ({"train_size": 0}, "data.train_size=0: accepted is a whole number from 1"),
     ],
 )
 def test_wrong_arguments_are_told_in_one_line(wrong, told):
@@ -131,7 +131,7 @@ def test_wrong_arguments_are_told_in_one_line(wrong, told):
 @pytest.mark.parametrize(
     ("wrong", "told"),
     [
-        ({"train_size": 201}, "train_size=201: accepted are 1 to 200, or null for all"),
+        ({"train_size": 201}, "data.train_size=201: accepted are 1 to 200, or null for all"),
         ({"batch_size": 201}, "batch_size=201: accepted are 1 to 200, the size of the training set"),
         ({"batch_size": 8, "train_size": 7}, "batch_size=8: accepted are 1 to 7, the size of the training set"),
     ],

@@ -251,7 +251,7 @@ def refused(told: str, **given) -> None:
         ({"class_weight": {1: 0}}, "class 1: no sample that weighs anything in the training set"),
         ({"class_weight": {0: 0, 1: 0, 2: 0}}, "all weights are 0"),
         ({"train_size": 20}, "class 1, 2: no sample in the training set"),
-        ({"val_labels": "y.npy"}, "val_labels=y.npy: accepted with val=null is null"),
+        ({"val_labels": "y.npy"}, "data.val_labels=y.npy: accepted with data.val=null is null"),
         ({"sample_weight": "weigth"}, "no sample weights 'weigth'; found y (178,), weight (178,)"),
         ({"batch_size": 161}, "batch_size=161: accepted are 1 to 160"),
     ],
@@ -285,7 +285,7 @@ def test_it_is_named_by_its_place_in_its_shard_and_of_either_set(wine):
 def test_numbers_too_large_for_a_deviation(dtype, wine):
     largest = np.finfo(dtype).max
     x = np.where(FEATURES.mean(0) < FEATURES, largest, -largest).astype(dtype)
-    refused("are too large; accepted is normalize=none", train=wine(x=x), normalize="standardize")
+    refused("are too large; accepted is data.normalize=none", train=wine(x=x), normalize="standardize")
     assert ready(train=wine(x=x / dtype(1e9)), normalize="center").train[0].isfinite().all()
 
 
@@ -378,8 +378,11 @@ def test_a_run_goes_on_with_the_same_files_only(command, tmp_path, wine):
     [
         ("data=features", "train=null: accepted is a file of features, like data.train=train.npz"),
         ("data=features data.train=win.npz", "win.npz: no such file; did you mean 'wine.npz'?"),
-        ("data=features data.train=wine.npz data.digits=[1,2]", "data.digits: no such key with the option"),
-        ("data.train=wine.npz", "data.train: no such key with the option that is chosen for data"),
+        (
+            "data=features data.train=wine.npz data.digits=[1,2]",
+            "data.digits: no such key with data=features; data=mnist has it",
+        ),
+        ("data.train=wine.npz", "data.train: no such key with data=mnist; data=features has it"),
         ("data=features data.train=wine.npz task=logistic", "there are 3 classes; task=logistic tells exactly 2 apart"),
         ("data=features data.train=wine.npz data.holdout=1", "data.holdout=1: accepted is a number > 0 and < 1"),
         ("data=features data.train=wine.npz data.class_weight={a:1}", "class_weight: no class 'a'"),

@@ -21,6 +21,13 @@ def valid(monkeypatch) -> list[bool]:
     return valid
 
 
+@pytest.mark.parametrize(("threads", "told"), [("auto", 0), (2, 0), (3, 1), (100, 1)])
+def test_more_threads_than_cores_are_told(threads, told, monkeypatch, caplog):
+    monkeypatch.setattr("handgrad.training.pipeline.cores", lambda: 2)
+    assert Pipeline(None, threads).threads == (2 if threads == "auto" else threads)
+    assert caplog.text.count(f"threads={threads}: this process may use 2; more only wait for one another") == told
+
+
 @pytest.fixture
 def plain(run, monkeypatch):
     """Runs without training ahead: the model makes all updates itself."""

@@ -1,7 +1,6 @@
 """Keeps the run's checkpoints, from which it can go on, and ends it in order when it is told to stop."""
 
 import logging
-import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -57,7 +56,7 @@ class Checkpointing(pl.Callback):
         stopping.put_off = False
         others = launched_processes(trainer)
         for process in others:
-            process.send_signal(signal.SIGKILL)
+            process.kill()
             process.wait()
         others.clear()
 

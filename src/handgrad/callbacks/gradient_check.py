@@ -1,6 +1,9 @@
 """Proves the derived gradients on the run's own first mini-batch before the first update."""
 
 import logging
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -50,7 +53,9 @@ class GradientCheck(pl.Callback):
         share = block.share if objective.total and round(len(target) / block.share) <= SAMPLES else None
         input, target = some(input, target)
         hessian, worst = self.hessian or pl_module.pipeline.one_at_a_time, 0.0
-        for term in terms(objective, outputs, input, target, self.directions, share, hessian):
+        with shapes_told():
+            compared = terms(objective, outputs, input, target, self.directions, share, hessian)
+        for term in compared:
             error = term.relative_error()
             if not error <= self.tolerance:
                 raise GradientError(
@@ -67,6 +72,32 @@ class GradientCheck(pl.Callback):
         paths = len(objective.l2)
         chosen = torch.linspace(0, paths - 1, min(paths, self.classifiers)).round().long()
         return replace(objective, l2=objective.l2[chosen.to(objective.l2.device)].double())
+
+
+@contextmanager
+def shapes_told() -> Iterator[None]:
+    """Raises a GradientError that names the place if a backward returns a gradient of another shape.
+
+    torch notices that when the backward has returned: no line of it is among those that led to the error.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        found = re.search(r"Function (\w+)Backward returned an invalid gradient at index (\d+) - (.*)", str(error))
+        named = (kind for kind in subclasses(torch.autograd.Function) if found and kind.__name__ == found[1])
+        if not found or (function := next(named, None)) is None:
+            raise
+        code = function.backward.__code__
+        raise GradientError(
+            f"{code.co_filename}, line {code.co_firstlineno}: the backward of {found[1]} returns a wrong gradient of "
+            f"argument {int(found[2]) + 1}: {found[3]}; nothing was trained"
+        ) from error
+
+
+def subclasses(kind: Any) -> Iterator[Any]:
+    for below in kind.__subclasses__():
+        yield below
+        yield from subclasses(below)
 
 
 def some(input: Any, target: Tensor) -> tuple[Tensor, Tensor]:

@@ -7,24 +7,33 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 from handgrad import __version__
-from handgrad.cli.configuration import CONF, register
+from handgrad.cli.configuration import register, written
 from handgrad.cli.endings import failures, forget_sweep, tell_stopped
 from handgrad.cli.help import help_text
 from handgrad.cli.messages import one_line
+from handgrad.cli.names import CALLBACKS, GROUPS, Options, bare, check_key, check_option, chosen, several
+from handgrad.cli.settings import SETTINGS, is_whole
 from handgrad.cli.streams import standard_streams, terminal_width
-from handgrad.errors import InputError
+from handgrad.errors import InputError, nearest
 from handgrad.runs.folder import LAST, WORDS, RunFolder, latest_run
 from handgrad.runs.launch import check_rank, is_first_process, launched
-from handgrad.runs.overrides import parsed
+from handgrad.runs.overrides import MOST_RUNS, parsed, values_of
 from handgrad.runs.signals import Interrupted, stopping
 from handgrad.runs.sweep import SWEEP, latest_sweep
 
 OPTIONS = {"--help", "-h", "--hydra-help", "--version", "--cfg", "-c", "--resolve", "--package", "-p", "--run", "-r"}
 OPTIONS |= {"--multirun", "-m", "--shell-completion", "-sc", "--info", "-i"}
 TRAINING = {"--resolve", "--package", "-p", "--run", "-r", "--multirun", "-m"}  # with any other nothing is trained
-GROUPS = {path.parent.name for path in CONF.glob("*/*.yaml")} | {"hydra/launcher"}
+VALUES = {  # of options that take one
+    **dict.fromkeys(("--cfg", "-c"), ("job", "hydra", "all")),
+    **dict.fromkeys(("--info", "-i"), ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")),
+    **dict.fromkeys(("--package", "-p"), ()),
+}
+COMMANDS = {"--multirun", "-m", "--run", "-r", "--cfg", "-c", "--info", "-i", "--shell-completion", "-sc"}
+SWEEP_OPTIONS, COMPLETION = {"--multirun", "-m"}, {"--shell-completion", "-sc"}
 HYDRA_KEYS = {"hydra.run.dir", "hydra.sweep.dir", "hydra/launcher", "hydra.launcher.n_jobs", "hydra.verbose"}
 OPTION_NAMES = re.compile(r"[A-Za-z]\w*(,[A-Za-z]\w*)*")  # one, or those of a sweep
 OUTPUTS = Path("outputs")
@@ -34,9 +43,16 @@ OUTPUTS = Path("outputs")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
+class Stopped(NamedTuple):
+    """A run to go on with, and the words that stand beside its own: none that change a result."""
+
+    run: RunFolder
+    words: list[str]
+
+
 @contextmanager
-def command_line() -> Iterator[RunFolder | None]:
-    """Checks the words; lends out the folder of the run to resume, if any; turns errors into a line and an exit code.
+def command_line() -> Iterator[Stopped | None]:
+    """Checks the words; lends out the run to resume, if any; turns errors into a line and an exit code.
 
     The exit code is 1, or 128 + the number of the signal that stopped the program.
     """
@@ -46,7 +62,7 @@ def command_line() -> Iterator[RunFolder | None]:
 
 
 @contextmanager
-def reported() -> Iterator[RunFolder | None]:
+def reported() -> Iterator[Stopped | None]:
     """Does the same, with standard output and standard error as they are."""
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra leaves the errors to us
     logging.raiseExceptions = False  # a line that a full disk keeps out of train.log is no second error
@@ -63,9 +79,9 @@ def reported() -> Iterator[RunFolder | None]:
             sys.exit(0)
         check_sweep(words)
         register()
-        run, words = resumed(words)
-        sys.argv[1:] = words if run else [*words, *added]  # Lightning repeats them to the processes that it starts
-        yield run
+        stopped, words = resumed(words)
+        sys.argv[1:] = words if stopped else [*words, *added]  # Lightning repeats them to the processes that it starts
+        yield stopped
     except (Interrupted, SystemExit) as stop:
         if stopping.signal is None:
             raise
@@ -108,43 +124,130 @@ def check_arguments(arguments: Sequence[str]) -> None:
     Raises:
         InputError: a word is not accepted.
     """
-    for word in arguments:
+    options, words = split(arguments)
+    check_options(options)
+    if any(option in COMPLETION for option, _ in options):
+        return  # its words are half-typed ones, which are read and never composed
+    of_sweep = any(option in SWEEP_OPTIONS for option, _ in options)
+    values = {key: values_of(word) for word in words if (key := word.partition("=")[0]) in GROUPS}
+    keys = [word.partition("=")[0] for word in words]
+    for off in {*keys} & {*CALLBACKS}:
+        if inner := [key for key in keys if key.startswith(f"{off}.")]:
+            raise InputError(f"{inner[0]}: of no use with {off}; accepted is one of them")
+    runs = 1
+    for word in sorted(words, key=lambda word: word.partition("=")[0] not in values):  # options first
+        runs *= check_override(word, chosen(values), of_sweep)
+    if runs > MOST_RUNS:
+        raise InputError(f"-m: a sweep of {runs:,} runs; accepted are {MOST_RUNS:,} at most")
+
+
+def split(arguments: Sequence[str]) -> tuple[list[tuple[str, str | None]], list[str]]:
+    """Returns Hydra's options, each with its value, and the other words.
+
+    Raises:
+        InputError: a word is empty, no option, or an option without its value.
+    """
+    options: list[tuple[str, str | None]] = []
+    words: list[str] = []
+    left = list(arguments)
+    while left:
+        word = left.pop(0)
         if not word:
             raise InputError("the command line has an empty word; accepted are words like l2=2.0")
         if not word.startswith("-"):
-            check_override(word)
-        elif (option := word.partition("=")[0]) not in OPTIONS:
-            raise InputError(f"{option}: not an option here; accepted are {', '.join(sorted(OPTIONS))}")
+            words.append(word)
+            continue
+        option, given, value = word.partition("=")
+        if option not in OPTIONS:
+            raise InputError(f"{option}: not an option here; {instead_of(option)}")
+        if given and option not in VALUES:
+            raise InputError(f"{word}: accepted is {option} alone")
+        if option in VALUES and not given:
+            is_next = bool(left) and (not VALUES[option] or option in ("--cfg", "-c") or left[0] in VALUES[option])
+            value = left.pop(0) if is_next else "all" if option in ("--info", "-i") else ""
+        options.append((option, value if option in VALUES else None))
+    return options, words
+
+
+def instead_of(option: str) -> str:
+    """Returns what is told of an option that is none: a setting is typed without dashes."""
+    key, word = option.lstrip("-").replace("-", "_"), nearest(option, OPTIONS)
+    if key in SETTINGS or key in GROUPS:
+        return f"did you mean '{key}=…', without dashes?"
+    return f"accepted are {', '.join(sorted(OPTIONS))}{word}"
+
+
+def check_options(options: Sequence[tuple[str, str | None]]) -> None:
+    """Raises an InputError if an option does not accept its value, or options do not go together."""
+    for option, value in options:
+        if (accepted := VALUES.get(option)) and value not in accepted:
+            hint = nearest(value or "", accepted)
+            raise InputError(f"{option} {value}".strip() + f": accepted is one of {', '.join(accepted)}{hint}")
+        if option in ("--package", "-p") and not value:
+            raise InputError(f"{option}: accepted is the name of a part of the configuration, like {option} trainer")
+    given = [option for option, _ in options]
+    if len(commands := [option for option in dict.fromkeys(given) if option in COMMANDS]) > 1:
+        raise InputError(f"{' and '.join(commands)}: accepted is one of them")
+    shows = {"--cfg", "-c", "--help", "-h"} & {*given}
+    for option in given:
+        if option in ("--package", "-p", "--resolve") and not shows:
+            raise InputError(f"{option}: accepted with --cfg job, of which it shows a part or the resolved values")
 
 
 def check_sweep(words: Sequence[str]) -> None:
     """Raises an InputError if several processes were launched for a sweep: each would run it all."""
     found = launched()
-    if found and found.processes > 1 and {"-m", "--multirun"} & set(words):
+    if found and found.processes > 1 and SWEEP_OPTIONS & set(words):
         raise InputError(
             f"-m: {found.processes} processes were launched ({found.variable}); accepted for a sweep is one"
         )
 
 
-def check_override(word: str) -> None:
-    """Raises an InputError unless ``word`` sets a key to a value, or chooses an option of a group."""
-    key, _, value = word.partition("=")
+def check_override(word: str, options: Options, of_sweep: bool) -> int:
+    """Checks that ``word`` sets a setting, or chooses an option of a group; returns how many values it gives.
+
+    Args:
+        options: those that are chosen by the words.
+        of_sweep: whether several values are a run each.
+
+    Raises:
+        InputError: it is not accepted.
+    """
+    key, is_set, value = word.partition("=")
     if "_target_" in word:
         raise InputError(f"{word}: classes are not set on the command line; choose an option of a group in conf/")
     if word[0] in "+~" or "@" in key:
         raise InputError(f"{word}: keys can be set, not added or removed; see --cfg job for those there are")
     if re.match(r"hydra\b", key) and key not in HYDRA_KEYS:
         raise InputError(f"{word}: of Hydra's own settings, accepted are {', '.join(sorted(HYDRA_KEYS))}")
-    if key in GROUPS and (not OPTION_NAMES.fullmatch(value) or value == "null"):
+    if not is_set:
+        raise InputError(bare(word))
+    if key == "resume":
+        return 1  # it is none of Hydra's
+    (read,) = parsed([word])  # as Hydra does, which knows quotes and passes over spaces around a value
+    values = values_of(word)
+    if key in (*GROUPS, "hydra/launcher") and (
+        not OPTION_NAMES.fullmatch(value) or not all(isinstance(value, str) for value in values)
+    ):
         raise InputError(f"{word}: accepted is an option of the group, by its name in conf/{key}/")
     if key in ("hydra.run.dir", "hydra.sweep.dir"):
-        (read,) = parsed([word])  # as Hydra does, which knows quotes and passes over spaces around a value
         if read.is_sweep_override():
             raise InputError(f"{word}: accepted is one folder below outputs/, like outputs/my_run")
         value = str(read.value())
         check_folder(key, value)
         if key == "hydra.run.dir":
             check_free(word, value)
+    elif key == "hydra.launcher.n_jobs" and not all(is_whole(n) and (n >= 1 or n == -1) for n in values):
+        raise InputError(f"{word}: accepted is a number of processes >= 1, or -1 for one per core")
+    elif key == "hydra.verbose" and not all(isinstance(found, bool) for found in values):
+        raise InputError(f"{word}: accepted is true or false")
+    elif key in GROUPS:
+        check_option(key, values)
+    elif key not in HYDRA_KEYS:
+        check_key(key, word, values, options)
+    if read.is_sweep_override() and not of_sweep:
+        raise InputError(several(key, word, values))
+    return len(values)
 
 
 def check_free(word: str, value: str) -> None:
@@ -163,13 +266,13 @@ def check_folder(key: str, value: str) -> None:
         raise InputError(f"{key}={value}: accepted is a folder below outputs/, like outputs/my_run")
 
 
-def resumed(arguments: list[str]) -> tuple[RunFolder | None, list[str]]:
+def resumed(arguments: list[str]) -> tuple[Stopped | None, list[str]]:
     """Takes ``resume=`` out of the words; returns the run to resume and the words that are left.
 
-    ``resume=outputs/<run>`` or ``resume=latest`` stands alone: a run goes on as it began. In a sweep ``resume=true``
-    stands for the folder of the latest sweep with the same words.
+    Beside ``resume=outputs/<run>`` or ``resume=latest`` stands ``threads=`` alone: a run goes on as it began. In a
+    sweep ``resume=true`` stands for the folder of the latest sweep with the same words.
     """
-    values = [word.partition("=")[2] for word in arguments if word.startswith("resume=")]
+    values = [written(*values_of(word)) for word in arguments if word.startswith("resume=")]
     rest = [word for word in arguments if not word.startswith("resume=")]
     if not values or values == ["null"]:
         return None, rest
@@ -179,15 +282,21 @@ def resumed(arguments: list[str]) -> tuple[RunFolder | None, list[str]]:
             raise InputError(f"resume={value}: a sweep accepts resume=true")
         started_with = [word for word in rest if not word.startswith(("-", "hydra"))]
         return None, [*rest, f"hydra.sweep.dir={latest_sweep(OUTPUTS, started_with)}"]
-    if rest:
-        raise InputError(f"{rest[0]}: resume goes on with the run's own settings; accepted is resume= alone")
+    if others := [word for word in rest if not word.startswith("threads=")]:
+        raise InputError(
+            f"{others[0]}: resume goes on with the run's own settings; accepted beside resume= is threads= alone"
+        )
     if value == "latest":
         latest = latest_run(OUTPUTS)
-        return latest, [f"resume={latest.path}"]
+        return Stopped(latest, rest), [f"resume={latest.path}", *rest]
+    if hint := nearest(value, ["latest"]):
+        raise InputError(f"resume={value}: accepted is latest, or a folder below outputs/{hint}")
+    if value == "true":
+        raise InputError("resume=true: accepted with -m, of a sweep; of a run it is resume=latest, or its folder")
     check_folder("resume", value)
     for part in (WORDS, LAST):
         if not (Path(value) / part).is_file():
             raise InputError(
                 f"resume={value}: {part} is missing there; accepted is the folder of a run that was stopped"
             )
-    return RunFolder(Path(value).resolve()), [f"resume={value}"]
+    return Stopped(RunFolder(Path(value).resolve()), rest), [f"resume={value}", *rest]

@@ -1,8 +1,9 @@
 """A run's configuration: composed from conf/ and words, and checked before anything is built or read."""
 
 import json
+import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, cast
@@ -42,6 +43,12 @@ TARGETS = {
     "handgrad.solvers.sgd.SGD",
 }
 DEFAULTS = {"data.digits"}  # linked to another key, but may be set by itself
+# Keys, and what tells the setting that leaves them without use, if there is one.
+USELESS: dict[str, Callable[[DictConfig], str]] = {
+    "data.holdout": lambda cfg: next((f"data.{name}" for name in ("folds", "val") if cfg.data[name] is not None), ""),
+    "data.draws": lambda cfg: "data.shots=null" if cfg.data.shots is None else "",
+    "data.label_separator": lambda cfg: "" if cfg.task.multilabel else "one label per sample",
+}
 OPTION_GROUPS = ("task", "data", "optimizer")
 SECTIONS = ("task", "data", "optimizer", "trainer", "callbacks", "select")
 
@@ -158,7 +165,9 @@ def refusal(key: str, value: Any) -> str:
     """Returns the line that says what a setting accepts."""
     accepted = SETTINGS[key].accepted
     names = accepted.removeprefix(ONE_OF).split(", ") if accepted.startswith(ONE_OF) else []
-    return f"{key}={written(value)}: accepted is {accepted}{nearest(str(value), names)}"
+    whole = "whole" in accepted and isinstance(value, float) and math.isfinite(value)
+    told = str(value) if whole else written(value)  # 1.0 is no whole number, and is not to be told as 1
+    return f"{key}={told}: accepted is {accepted}{nearest(str(value), names)}"
 
 
 def written(value: Any) -> str:
@@ -171,6 +180,7 @@ def written(value: Any) -> str:
 def check_combinations(cfg: DictConfig, of_sweep: bool) -> None:
     check_task(cfg)
     check_optimizer(cfg)
+    check_useless(cfg)
     if cfg.select.refit and optimizer_of() != "exact":
         raise InputError("select.refit=true: accepted with optimizer=exact; others stop by the validation set")
     if (path := l2_path(cfg)) is not None:
@@ -214,6 +224,14 @@ def check_optimizer(cfg: DictConfig) -> None:
         )
     if unused and cfg.trainer.accelerator != "cpu":
         raise InputError(f"trainer.accelerator={cfg.trainer.accelerator}: accepted with optimizer={optimizer} is cpu")
+
+
+def check_useless(cfg: DictConfig) -> None:
+    """Raises an InputError if a word sets what other settings leave without use; what conf/ sets there is none."""
+    given = {override.get_key_element() for override in parsed(HydraConfig.get().overrides.task)}
+    for key, found in USELESS.items():
+        if key in given and (other := found(cfg)):
+            raise InputError(f"{key}: of no use with {other}; accepted is the command without it")
 
 
 def optimizer_of() -> str:

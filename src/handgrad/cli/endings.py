@@ -72,7 +72,7 @@ def told(run: RunFolder, of_sweep: bool) -> Iterator[None]:
         log.error("error: %s%s", f"{run.path.name}: " if of_sweep else "", said)
         if line and run.is_empty and not of_sweep:
             logging.shutdown()
-            shutil.rmtree(run.path)
+            shutil.rmtree(run.path, ignore_errors=True)  # Windows keeps the lock that is held
         elif (finished and of_sweep) or not run.has_results:  # what is on disk is a success, but not a job that differs
             run.fail(said)
 
@@ -82,7 +82,7 @@ def forget_sweep() -> None:
     if sweeping:
         folder = sweeping.pop()
         if folder.is_dir() and {path.name for path in folder.iterdir()} <= {SWEEP, LOCK}:
-            shutil.rmtree(folder)
+            shutil.rmtree(folder, ignore_errors=True)
     owning.close()
 
 

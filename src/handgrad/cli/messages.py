@@ -1,24 +1,23 @@
 """Errors as one line for the user: what, found, accepted."""
 
 import re
-from dataclasses import fields
-from difflib import get_close_matches
+import traceback
 
 from hydra.errors import HydraException, InstantiationException, OverrideParseException
 from omegaconf.errors import OmegaConfBaseException
 
 from handgrad.cli.configuration import refusal, written
-from handgrad.cli.settings import OPTIONS, SETTINGS, Callbacks
-from handgrad.errors import InputError, line_of, nearest
+from handgrad.cli.names import foreign, lacking
+from handgrad.cli.settings import SETTINGS
+from handgrad.errors import line_of, nearest
 from handgrad.runs.overrides import parse_overrides
 
 
 def one_line(error: BaseException) -> str | None:
     """Returns what the user has to know of ``error`` in one line; None if it is none of the user's making."""
     if isinstance(error, InstantiationException):
-        key = str(error).rpartition("full_key: ")[2]
-        cause = error.__cause__ or error
-        return str(cause) if isinstance(cause, InputError) else f"{key}: {first_line(cause)}"
+        key, cause = str(error).rpartition("full_key: ")[2], innermost(error)
+        return line_of(cause) or f"{key}: {place(cause)}"
     if line := line_of(error):
         return line
     if isinstance(error, OverrideParseException):
@@ -31,6 +30,21 @@ def one_line(error: BaseException) -> str | None:
     return None
 
 
+def innermost(error: BaseException) -> BaseException:
+    """Returns what an error comes from, below all that only pass it on."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
+
+
+def place(error: BaseException) -> str:
+    """Returns an error's first line, with the file and the line where it is."""
+    if isinstance(error, SyntaxError):
+        return f"{error.msg} ({type(error).__name__}, {error.filename}, line {error.lineno})"
+    *_, frame = traceback.extract_tb(error.__traceback__)
+    return f"{first_line(error)} ({type(error).__name__}, {frame.filename}, line {frame.lineno})"
+
+
 def first_line(error: BaseException) -> str:
     return str(error).strip().partition("\n")[0]
 
@@ -40,21 +54,7 @@ def unknown_key(message: str) -> str | None:
     if not (found := re.match(r"Could not override '([^']+)'", message)):
         return None
     key = found[1]
-    if key in SETTINGS:
-        group, _, name = key.partition(".")
-        owners = [f"{group}={option}" for (of, option), node in OPTIONS.items() if of == group and has(node, name)]
-        hint = f"; {' and '.join(owners)} has it" if owners else ""
-        return f"{key}: no such key with the option that is chosen for {group}{hint}"
-    keys = [*SETTINGS, *(f"callbacks.{callback.name}" for callback in fields(Callbacks))]
-    names = {key.rpartition(".")[2]: key for key in sorted(keys, key=lambda key: -key.count("."))}
-    close = get_close_matches(key.rpartition(".")[2], names, n=1, cutoff=0.75)  # the name alone, wherever it stands
-    hint = f"; did you mean '{names[close[0]]}'?" if close else nearest(key, keys)
-    return f"{key}: no such key{hint or '; --cfg job shows those there are'}"
-
-
-def has(node: type, name: str) -> bool:
-    """Tells whether an option's class of settings has one of that name."""
-    return any(entry.name == name for entry in fields(node))
+    return f"{key}: {lacking(key, {})}" if key in SETTINGS else foreign(key, key, (), {})
 
 
 def wrong_type(message: str) -> str | None:

@@ -98,7 +98,7 @@ class Task:
 
 
 def shuffle() -> Any:
-    return setting("a new order in every epoch", (TRUTH[0], by_owner), "false")
+    return setting("a new order in every epoch", TRUTH, "false")
 
 
 def train_size() -> Any:
@@ -115,12 +115,19 @@ class MNIST:
     root: str = setting("folder with MNIST/raw", FOLDER, "../data", of_result=False)
     split: str = setting(
         "full: 50,000 / 10,000 / 10,000; course, report: validated on MNIST's test set",
-        ("full, course or report", by_owner),
+        one_of("full", "course", "report"),
         "course",
     )
     digits: Any = setting(
         "the digits to tell apart; the index in the list is the class",
-        ("a list of different whole numbers from 0 to 9", by_owner),
+        (
+            "a list of two or more different whole numbers from 0 to 9, like [3,2]",
+            lambda x: (
+                isinstance(x, list)
+                and all(is_whole(digit) and 0 <= digit <= 9 for digit in x)
+                and 2 <= len(set(x)) == len(x)
+            ),
+        ),
         "[3,2]",
     )
     shuffle: Any = shuffle()

@@ -5,6 +5,7 @@ They are few and have no configuration behind them, so that Hydra, and the time 
 
 import math
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,6 +17,9 @@ from handgrad.cli.streams import standard_streams
 from handgrad.errors import InputError, line_of, nearest
 
 FILES = "a file, a list like [a.npy,b.npy], or a pattern like features/*.npy"
+NAME = re.compile(  # of a list: in quotes, or without commas and quotes that have no backslash
+    r"""\s*(?:'(?:\\.|[^'\\])+'|"(?:\\.|[^"\\])+"|(?:\\.|[^,'"\\\s])(?:\\.|[^,'"\\])*)\s*"""
+)
 FORMATS = ("onnx", "sklearn", "npz", "torch")
 PRINTING = {"--help", "-h", "--version"}
 
@@ -43,13 +47,16 @@ def one(text: str) -> str:
 
 
 def several(text: str) -> list[str]:
-    """Returns what ``[a,b]`` lists, or what is typed as the only one; a file may be called so itself."""
-    if text.startswith("[") and text.endswith("]") and not os.path.exists(text):
-        names = [name.strip() for name in text[1:-1].split(",")]
-        if not all(names):
-            raise ValueError(text)
-        return names
-    return [text]
+    """Returns what ``[a,'b, c']`` lists, as ``train.py`` reads it, or what is typed as the only one.
+
+    A file may be called so itself.
+    """
+    if not (text.startswith("[") and text.endswith("]")) or os.path.exists(text):
+        return [text]
+    if not (found := re.fullmatch(rf"{NAME.pattern}(,{NAME.pattern})*", text[1:-1])):
+        raise ValueError(text)
+    names = (match[0].strip() for match in NAME.finditer(found[0]))
+    return [re.sub(r"\\(.)", r"\1", name[1:-1] if name[0] in "'\"" else name) for name in names]
 
 
 def penalty(text: str) -> float:

@@ -69,12 +69,12 @@ class LinearDataModule(pl.LightningDataModule):
     ) -> None:
         super().__init__()
         if not isinstance(shuffle, bool):  # a word such as 'no' would count as true
-            raise InputError(f"shuffle={shuffle!r}: accepted are true and false")
+            raise InputError(f"data.shuffle={shuffle!r}: accepted are true and false")
         self.shuffle = shuffle
         self.batch_size = whole_number("batch_size", batch_size, least=1)
         self.seed = whole_number("seed", seed, least=0)
         self.epochs = whole_number("epochs", epochs, least=1)
-        self.train_size = None if train_size is None else whole_number("train_size", train_size, least=1)
+        self.train_size = None if train_size is None else whole_number("data.train_size", train_size, least=1)
         self.train: Samples | None = None
         self.val: Samples | None = None
         self.test: Samples | None = None
@@ -116,7 +116,7 @@ class LinearDataModule(pl.LightningDataModule):
         samples = len(self.train[1])
         if self.train_size is not None:
             if self.train_size > samples:
-                raise InputError(f"train_size={self.train_size}: accepted are 1 to {samples}, or null for all")
+                raise InputError(f"data.train_size={self.train_size}: accepted are 1 to {samples}, or null for all")
             if self.train_size < samples:
                 self._keep_first(self.train_size)
             samples = self.train_size

@@ -109,9 +109,9 @@ class FeatureDataModule(LinearDataModule):
         given = {"train": (train, train_labels), "val": (val, val_labels), "test": (test, test_labels)}
         for name, (files, labels) in given.items():
             if files is None and labels is not None:
-                raise InputError(f"{name}_labels={labels}: accepted with {name}=null is null")
+                raise InputError(f"data.{name}_labels={labels}: accepted with data.{name}=null is null")
         self.sets = {
-            name: Shards(name, files, labels, replace(names, labels=f"{name}_labels"))
+            name: Shards(f"data.{name}", files, labels, replace(names, labels=f"{name}_labels"))
             for name, (files, labels) in given.items()
             if files is not None
         }
@@ -123,39 +123,41 @@ class FeatureDataModule(LinearDataModule):
     def _check_resampling(self, val: Files | None, test: Files | None) -> None:
         for name, least in (("folds", 2), ("draws", 1), ("bootstrap", FEWEST_DRAWS)):
             if (value := getattr(self, name)) is not None:
-                whole_number(name, value, least)
+                whole_number(f"data.{name}", value, least)
         for shots in self.shots:
-            whole_number("shots", shots, least=1)
+            whole_number("data.shots", shots, least=1)
         if len(set(self.shots)) < len(self.shots):
-            raise InputError(f"shots={self.shots}: accepted are different numbers")
+            raise InputError(f"data.shots={self.shots}: accepted are different numbers")
         if self.bootstrap is not None and test is None:
-            raise InputError(f"bootstrap={self.bootstrap}: accepted with test=null is null")
+            raise InputError(f"data.bootstrap={self.bootstrap}: accepted with data.test=null is null")
         if self.folds is not None and val is not None:
-            raise InputError(f"folds={self.folds}: accepted with val={val} is null; each fold is held out in turn")
+            raise InputError(
+                f"data.folds={self.folds}: accepted with data.val={val} is null; each fold is held out in turn"
+            )
         if self.groups_from is not None and self.folds is None:
-            raise InputError(f"groups={self.groups_from}: accepted with folds=null is null")
+            raise InputError(f"data.groups={self.groups_from}: accepted with data.folds=null is null")
         if self.shots and (self.folds is not None or self.multilabel):
-            other = "task=multilabel" if self.multilabel else f"folds={self.folds}"
-            raise InputError(f"shots={self.shots}: accepted with {other} is null")
+            other = "task=multilabel" if self.multilabel else f"data.folds={self.folds}"
+            raise InputError(f"data.shots={self.shots}: accepted with {other} is null")
 
     def _check_arguments(self, train: Files | None) -> None:
         if train is None:
-            raise InputError("train=null: accepted is a file of features, like data.train=train.npz")
+            raise InputError("data.train=null: accepted is a file of features, like data.train=train.npz")
         if self.normalize not in KINDS:
             hint = nearest(self.normalize, KINDS)
-            raise InputError(f"normalize={self.normalize!r}: accepted are {', '.join(KINDS)}{hint}")
+            raise InputError(f"data.normalize={self.normalize!r}: accepted are {', '.join(KINDS)}{hint}")
         if isinstance(self.holdout, bool) or not isinstance(self.holdout, int | float) or not 0 < self.holdout < 1:
-            raise InputError(f"holdout={self.holdout!r}: accepted is a number > 0 and < 1")
+            raise InputError(f"data.holdout={self.holdout!r}: accepted is a number > 0 and < 1")
         if self.multilabel and self.class_weight is not None:
-            raise InputError(f"class_weight={self.class_weight!r}: accepted with task=multilabel is null")
+            raise InputError(f"data.class_weight={self.class_weight!r}: accepted with task=multilabel is null")
         if self.label_names is not None and not self.multilabel:
-            raise InputError(f"label_names={self.label_names}: accepted with one label per sample is null")
+            raise InputError(f"data.label_names={self.label_names}: accepted with one label per sample is null")
 
     def _columns_of_labels(self, y: Sequence[str]) -> list[str]:
         """Returns the columns that are labels, which are called so."""
         if not self.multilabel:
             raise InputError(
-                f"y={list(y)}: accepted with one label per sample is one name; task=multilabel has several"
+                f"data.y={list(y)}: accepted with one label per sample is one name; task=multilabel has several"
             )
         self.label_names = self.label_names or list(y)
         return list(y)
@@ -193,7 +195,7 @@ class FeatureDataModule(LinearDataModule):
         check(None, target, self.classes)
         samples = None if given is None else torch.from_numpy(self.sets["train"].weights(given))
         member = torch.zeros(len(target), dtype=torch.int64) if self.multilabel else target  # class weights: none
-        of_class = class_weights(self.class_weight, self.classes, target)
+        of_class = class_weights(self.class_weight, self.classes, target, "data.class_weight")
         of_train = samples if samples is None or index is None else samples[index]
         self._samples_weigh = of_train
         self._weight = weights_of(of_train, of_class, member)
@@ -221,10 +223,12 @@ class FeatureDataModule(LinearDataModule):
             groups = None if self.groups_from is None else self.sets["train"].groups(self.groups_from)[: len(target)]
             member = rarest_label(target) if self.multilabel else target
             names = [*self.classes, "none"] if self.multilabel else self.classes
-            self.fold = fold_index(member, names, self.folds, self.seed, groups)
+            self.fold = fold_index(member, names, self.folds, self.seed, groups, setting="data.folds")
         for shots in self.shots:
             if short := [name for name, count in zip(self.classes, target.bincount(), strict=True) if count < shots]:
-                raise InputError(f"shots={shots}: class {listed(short)} has fewer samples; accepted are fewer shots")
+                raise InputError(
+                    f"data.shots={shots}: class {listed(short)} has fewer samples; accepted are fewer shots"
+                )
 
     def weights_of_part(self, index: Tensor) -> Tensor | None:
         if self.class_weight != "balanced":

@@ -95,7 +95,7 @@ def held_out(target: Tensor, share: float, seed: int) -> tuple[Tensor, Tensor]:
         held = min(max(int(share * count + 0.5), 1), count - 1) if count else 0
         out[members[torch.randperm(count, generator=generator)[:held]]] = True
     if not out.any():
-        raise InputError("val=null: no class has two samples, one of which could be held out; accepted is a file")
+        raise InputError("data.val=null: no class has two samples, one of which could be held out; accepted is a file")
     return torch.where(~out)[0], torch.where(out)[0]
 
 
@@ -114,13 +114,14 @@ def plain_weights(values: np.ndarray, name: str) -> np.ndarray:
     return found
 
 
-def class_weights(given: Any, classes: Sequence[int | str], target: Tensor) -> Tensor:
+def class_weights(given: Any, classes: Sequence[int | str], target: Tensor, setting: str = "class_weight") -> Tensor:
     """Returns a weight (C,) float64 for each class.
 
     Args:
         given: ``balanced``: N / (C * count); a table of some classes' weights, by their names, 1 for the others; or
             None: 1 for all.
         target: ``(N,)`` of the training set.
+        setting: what ``given`` is called where it was given.
 
     Raises:
         InputError: ``given`` is none of these.
@@ -131,16 +132,16 @@ def class_weights(given: Any, classes: Sequence[int | str], target: Tensor) -> T
         counts = target.bincount(minlength=len(classes)).double()
         return len(target) / (len(classes) * counts)
     if not isinstance(given, Mapping):
-        raise InputError(f"class_weight={given!r}: accepted are null, balanced, or a table like {{a: 1, b: 2}}")
+        raise InputError(f"{setting}={given!r}: accepted are null, balanced, or a table like {{a: 1, b: 2}}")
     names = {str(name): number for number, name in enumerate(classes)}
     weights = torch.ones(len(classes), dtype=torch.float64)
     for name, weight in given.items():
         if str(name) not in names:
             hint = nearest(str(name), names)
-            raise InputError(f"class_weight: no class {name!r}; accepted are {listed(classes)}{hint}")
+            raise InputError(f"{setting}: no class {name!r}; accepted are {listed(classes)}{hint}")
         known = isinstance(weight, int | float | np.number) and not isinstance(weight, bool)
         if not known or not 0 <= weight < float("inf"):
-            raise InputError(f"class_weight: {name}: {weight!r}; accepted is a number >= 0")
+            raise InputError(f"{setting}: {name}: {weight!r}; accepted is a number >= 0")
         weights[names[str(name)]] = float(weight)
     return weights
 
@@ -153,7 +154,7 @@ def weights_of(samples: Tensor | None, of_class: Tensor, target: Tensor) -> Tens
     """
     whole = of_class[target] if samples is None else of_class[target] * samples
     if not whole.any():
-        raise InputError("sample_weight: all weights are 0; accepted is a number > 0 among them")
+        raise InputError("data.sample_weight: all weights are 0; accepted is a number > 0 among them")
     return None if bool((whole == whole[0]).all()) else whole
 
 
@@ -164,5 +165,5 @@ def check_classes(weight: Tensor | None, target: Tensor, classes: Sequence[int |
         told = "no sample that weighs anything" if weight is not None else "no sample"
         raise InputError(
             f"class {listed(missing)}: {told} in the training set; accepted is one or more of each class"
-            + ("" if weight is not None else " (train_size takes the first ones)")
+            + ("" if weight is not None else " (data.train_size takes the first ones)")
         )

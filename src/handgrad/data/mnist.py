@@ -43,7 +43,7 @@ class MNISTDataModule(LinearDataModule):
     def __init__(self, *, root: str | Path, split: str, digits: Iterable[int], **shared: Any) -> None:
         super().__init__(**shared)
         if split not in SPLITS:
-            raise InputError(f"split={split!r}: accepted are {', '.join(SPLITS)}{nearest(split, SPLITS)}")
+            raise InputError(f"data.split={split!r}: accepted are {', '.join(SPLITS)}{nearest(split, SPLITS)}")
         self.root, self.split = Path(root), split
         self.classes = _checked_digits(digits)
 
@@ -101,5 +101,7 @@ def _check_labels(images: Tensor, labels: Tensor) -> None:
 def _checked_digits(digits: Iterable[int]) -> list[int]:
     found = list(digits) if isinstance(digits, Iterable) else []
     if not all(is_whole(digit) and 0 <= digit < DIGITS for digit in found) or not 2 <= len(set(found)) == len(found):
-        raise InputError(f"digits={digits!r}: accepted are two or more different whole numbers from 0 to {DIGITS - 1}")
+        raise InputError(
+            f"data.digits={digits!r}: accepted are two or more different whole numbers from 0 to {DIGITS - 1}"
+        )
     return [int(digit) for digit in found]

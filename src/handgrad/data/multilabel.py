@@ -61,11 +61,11 @@ def label_names(labels: np.ndarray, given: Sequence[Any] | None, name: str) -> l
         names = names or sorted({name for row in labels.tolist() for name in row})
     elif names and len(names) != labels.shape[1]:
         raise InputError(
-            f"label_names: {len(names)} names; accepted are {labels.shape[1]}, as many as labels in {name}"
+            f"data.label_names: {len(names)} names; accepted are {labels.shape[1]}, as many as labels in {name}"
         )
     found: list[int] | list[str] = names or [*range(labels.shape[1])]
     if len(set(found)) < len(found):
-        raise InputError(f"label_names={names}: accepted are different names")
+        raise InputError(f"data.label_names={names}: accepted are different names")
     if len(found) < 2:
         raise InputError(
             f"{name}: {len(found)} label; accepted with task=multilabel are two or more; task=logistic has one"

@@ -79,7 +79,9 @@ def shift_and_scale(kind: str, found: Statistics, dtype: torch.dtype) -> tuple[T
         fine &= (end - shift).to(dtype).isfinite()
     if not fine.all():
         column = int(fine.logical_not().nonzero()[0])
-        raise InputError(f"normalize={kind}: the numbers of column {column} are too large; accepted is normalize=none")
+        raise InputError(
+            f"data.normalize={kind}: the numbers of column {column} are too large; accepted is data.normalize=none"
+        )
     return shift, scale
 
 

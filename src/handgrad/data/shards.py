@@ -49,7 +49,7 @@ class Shards:
         Raises:
             InputError: as above.
         """
-        own = [] if self._labels is None else files_of(self._names.labels, self._labels, VECTORS)
+        own = [] if self._labels is None else files_of(f"data.{self._names.labels}", self._labels, VECTORS)
         several = self._names.several
         found = [(file, vector_of(file, self._names.y, "y", several is not None)) for file in own]
         found = found or [(shard.file, shard.labels()) for shard in self.shards]
@@ -98,7 +98,7 @@ class Shards:
         self, given: str, key: str, beside: Callable[[Shard], np.ndarray]
     ) -> tuple[list[str], list[np.ndarray]]:
         """Returns the names of files, and what each holds for its rows: beside the features, or by itself."""
-        own = files_of(key, given, VECTORS) if is_file(given) else []
+        own = files_of(f"data.{key}", given, VECTORS) if is_file(given) else []
         found = [(file, vector_of(file, None, key)) for file in own]
         found = found or [(shard.file, beside(shard)) for shard in self.shards]
         self.files += own

@@ -18,16 +18,13 @@ def eager_version(function: Any) -> Any:
     For a forward without ctx torch binds the arguments to its signature on every call, in Python.
     """
 
-    class Eager(function):
-        setup_context = staticmethod(torch.autograd.Function.setup_context)
+    def forward(ctx: FunctionCtx, *arguments: Tensor | None):
+        output = function.forward(*arguments)
+        function.setup_context(ctx, arguments, output)
+        return output
 
-        @staticmethod
-        def forward(ctx: FunctionCtx, *arguments: Tensor | None):
-            output = function.forward(*arguments)
-            function.setup_context(ctx, arguments, output)
-            return output
-
-    return Eager
+    own = {"forward": staticmethod(forward), "setup_context": staticmethod(torch.autograd.Function.setup_context)}
+    return type(function)(f"{function.__name__}Eager", (function,), own)  # torch's errors tell the name
 
 
 def differentiable_jvp(jvp: Callable) -> Callable:

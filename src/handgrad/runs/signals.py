@@ -8,8 +8,9 @@ from types import FrameType
 
 from handgrad.runs.launch import is_first_process
 
-# Clusters announce a job's end by SIGUSR1; not every system has it.
-STOPS = [getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGUSR1") if hasattr(signal, name)]
+# Clusters announce a job's end by SIGUSR1; Windows has SIGBREAK (Ctrl-Break) in place of it and of SIGTERM.
+NAMES = ("SIGTERM", "SIGINT", "SIGUSR1", "SIGBREAK")
+STOPS = [getattr(signal, name) for name in NAMES if hasattr(signal, name)]
 
 
 class Interrupted(BaseException):

@@ -96,6 +96,8 @@ class Pipeline:
     ) -> None:
         self.solver, self.total, self.side_by_side = solver, total, side_by_side
         count = max(1, cores() // local_processes) if threads == "auto" else int(threads)
+        if count * local_processes > cores() and threads != "auto":
+            log.warning("threads=%d: this process may use %d; more only wait for one another", count, cores())
         self.threads = count if side_by_side else 1
         self.pool: ThreadPoolExecutor | None = None
         self.parts: list[Part] = []
