@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import pytorch_lightning as pl
 import torch
@@ -15,6 +15,8 @@ from handgrad.data.normalization import folded
 from handgrad.errors import InputError
 from handgrad.functions.linear_map import linear_map
 from handgrad.functions.objective import Loss, Objective
+
+NUMBERS_AT_ONCE = 2**20  # logits, or features that are read and cast, at once
 
 
 class Progress(Protocol):
@@ -58,6 +60,23 @@ class Loop(Protocol):
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
 
+class Alone:
+    """Evaluates sets, a part at a time, for a model that was loaded by itself; what trains is a `Pipeline`."""
+
+    one_at_a_time = False
+
+    def run(self, calls: Sequence[Callable[[], Any]]) -> list[Any]:
+        return [call() for call in calls]
+
+    def sums(self, outputs: int, *tasks: tuple[Callable[[Tensor, Tensor], Tensor], Samples]) -> list[Tensor]:
+        found = []
+        for function, (input, target) in tasks:
+            rows = max(1, NUMBERS_AT_ONCE // max(outputs, input.shape[1]))
+            parts = (slice(first, first + rows) for first in range(0, len(target), rows))
+            found.append(torch.stack([function(input[part], target[part]) for part in parts]).sum(0))
+        return found
+
+
 class LinearClassifier(pl.LightningModule):
     """L linear classifiers, one per ``l2`` value, trained side by side on the same mini-batches.
 
@@ -77,13 +96,14 @@ class LinearClassifier(pl.LightningModule):
         task: what it is called in results; a subclass names it, and the next one.
         criterion: the loss, with its derived gradient.
         multilabel: whether a sample may have several labels, or none: then targets are (N, K), 0 or 1.
-        pipeline: what trains and evaluates; `handgrad.fit.fit` sets it.
+        pipeline: what trains and evaluates; `handgrad.fit.fit` sets it. Without it Lightning's Trainer can test and
+            validate a model that was loaded, but not train it.
     """
 
     task: str
     criterion: Loss
     multilabel: bool = False
-    pipeline: Loop
+    pipeline: Loop = cast(Loop, Alone())
 
     # Buffers.
     l2: Tensor
@@ -212,6 +232,22 @@ class LinearClassifier(pl.LightningModule):
         self.best_step[better] = self.steps[better]
         self.best_weight[better] = self.weight.detach()[better]
         self.best_bias[better] = self.bias.detach()[better]
+        self.tell({"_".join(reversed(name.split("/"))): values for name, values in self.metrics.items()})
+
+    def on_test_epoch_end(self) -> None:
+        self.tell({name: values for name, values in self.final.items() if not name.startswith("last_")})
+
+    def tell(self, metrics: dict[str, Tensor]) -> None:
+        """Gives callbacks of others what to watch: ``metrics``, each (L,), by the names of the results.
+
+        On a path a name ends with the l2 value: ``val_loss/l2=0.02``. What tests a model that was loaded returns them.
+        """
+        ends = [f"/l2={l2}" for l2 in self.hparams["l2"]] if len(self.l2) > 1 else [""]
+        named = {name + end: value for name, values in metrics.items() for end, value in zip(ends, values, strict=True)}
+        if isinstance(self.pipeline, Alone):
+            self.log_dict(named, batch_size=1)
+        else:  # Lightning would also log them, besides what the callbacks do
+            self.trainer.callback_metrics.update(named)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["model"] = type(self).__name__
@@ -227,7 +263,7 @@ class LinearClassifier(pl.LightningModule):
             if found.get(name) != value:
                 raise InputError(f"the checkpoint's {name} is {found.get(name)}; expected {value}")
         self.best_loss = checkpoint["best_loss"]
-        if hasattr(self, "pipeline"):  # else it is loaded by itself, and not to be trained
+        if not isinstance(self.pipeline, Alone):  # else it is not to be trained
             self.pipeline.load_state_dict(checkpoint["solver"])
 
     def inverse_penalty(self, l2: float, samples: float) -> float | None:
