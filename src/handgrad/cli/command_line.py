@@ -23,7 +23,12 @@ OPTIONS |= {"--multirun", "-m", "--shell-completion", "-sc", "--info", "-i"}
 GROUPS = {path.parent.name for path in CONF.glob("*/*.yaml")} | {"hydra/launcher"}
 HYDRA_KEYS = {"hydra.run.dir", "hydra.sweep.dir", "hydra/launcher", "hydra.launcher.n_jobs", "hydra.verbose"}
 OPTION_NAMES = re.compile(r"[A-Za-z]\w*(,[A-Za-z]\w*)*")  # one, or those of a sweep
+NO_NAMES = {"null", "true", "false", "nan", "inf"}  # what Hydra reads as another type
 OUTPUTS = Path("outputs")
+
+DIGITS = 18  # of a whole number: so it fits 64 bits, and every file that a run writes
+WHOLE = re.compile(rf"(?:^|[\[({{,:\s])[+-]?([\d_]{{{DIGITS + 1},}})(?=$|[\])}},\s])")
+DEPTH = 10  # brackets within one another
 
 # OpenMP's threads serve while the data is read, and then never more (see Pipeline): they are to sleep, where by default
 # they would spin. Read when torch is imported.
@@ -114,13 +119,14 @@ def check_sweep(words: Sequence[str]) -> None:
 def check_override(word: str) -> None:
     """Raises an InputError unless ``word`` sets a key to a value, or chooses an option of a group."""
     key, _, value = word.partition("=")
+    check_readable(key, value)
     if "_target_" in word:
         raise InputError(f"{word}: classes are not set on the command line; choose an option of a group in conf/")
     if word[0] in "+~" or "@" in key:
         raise InputError(f"{word}: keys can be set, not added or removed; see --cfg job for those there are")
     if re.match(r"hydra\b", key) and key not in HYDRA_KEYS:
         raise InputError(f"{word}: of Hydra's own settings, accepted are {', '.join(sorted(HYDRA_KEYS))}")
-    if key in GROUPS and (not OPTION_NAMES.fullmatch(value) or value == "null"):
+    if key in GROUPS and (not OPTION_NAMES.fullmatch(value) or NO_NAMES & {*value.lower().split(",")}):
         raise InputError(f"{word}: accepted is an option of the group, by its name in conf/{key}/")
     if key in ("hydra.run.dir", "hydra.sweep.dir"):
         (read,) = parsed([word])  # as Hydra does, which knows quotes and passes over spaces around a value
@@ -130,6 +136,22 @@ def check_override(word: str) -> None:
         check_folder(key, value)
         if key == "hydra.run.dir":
             check_free(word, value)
+
+
+def check_readable(key: str, value: str) -> None:
+    """Raises an InputError if a value is such that no parser, or no type of its numbers, would hold it."""
+    if "\0" in key + value:
+        raise InputError(f"{key}={value}: accepted is text without the character of number 0")
+    if found := WHOLE.search(value):
+        raise InputError(
+            f"{key}: a whole number of {len(found[1])} digits; accepted are {DIGITS} at most, larger numbers like 1e30"
+        )
+    depth = deepest = 0
+    for bracket in re.findall(r"[][(){}]", value):
+        depth += 1 if bracket in "[({" else -1
+        deepest = max(deepest, depth)
+    if deepest > DEPTH:
+        raise InputError(f"{key}: a value of {deepest} brackets within one another; accepted are {DEPTH} at most")
 
 
 def check_free(word: str, value: str) -> None:
@@ -144,7 +166,7 @@ def check_free(word: str, value: str) -> None:
 
 def check_folder(key: str, value: str) -> None:
     """Raises an InputError unless ``value`` is a folder below outputs/ in the current folder."""
-    if "$" in value or OUTPUTS.resolve() not in Path(value).resolve().parents:
+    if "$" in value or not value.isprintable() or OUTPUTS.resolve() not in Path(value).resolve().parents:
         raise InputError(f"{key}={value}: accepted is a folder below outputs/, like outputs/my_run")
 
 

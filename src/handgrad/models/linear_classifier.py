@@ -1,5 +1,6 @@
 """The Lightning module that all models share: parameters with a path axis, steps and metrics; no calculus."""
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
@@ -10,13 +11,33 @@ import torch
 from torch import Tensor
 
 from handgrad.compat import count_updates
+from handgrad.data.array_files import available_memory
 from handgrad.data.blocks import Block, Samples
 from handgrad.data.normalization import folded
 from handgrad.errors import InputError
 from handgrad.functions.linear_map import linear_map
 from handgrad.functions.objective import Loss, Objective
 
+log = logging.getLogger(__name__)
+
+COPIES = 10  # of the parameters: best, gradient, the solver's, those trained ahead and in a checkpoint; as measured
+WORTH_SAYING = 2**30  # bytes
 NUMBERS_AT_ONCE = 2**20  # logits, or features that are read and cast, at once
+
+
+def check_memory(paths: int, numbers: int) -> None:
+    """Says what a long path will need; raises an InputError if there is less, before any of it is taken.
+
+    Args:
+        numbers: parameters of a classifier.
+    """
+    needed, available = COPIES * 4 * paths * numbers, available_memory()
+    told = f"l2: {paths:,} values of {numbers:,} parameters need about {needed / 1e9:.1f} GB of memory"
+    if available is not None and needed > available:
+        fit = available // (COPIES * 4 * numbers)
+        raise InputError(f"{told}, {available / 1e9:.1f} GB are available; accepted are {fit:,} values at most")
+    if needed > WORTH_SAYING:
+        log.info(told)
 
 
 class Progress(Protocol):
@@ -127,6 +148,7 @@ class LinearClassifier(pl.LightningModule):
         self.automatic_optimization = False  # one training_step makes as many updates as its block has mini-batches
         self.penalize_bias = penalize_bias
         paths, outputs = len(l2), self.num_outputs(num_classes)
+        check_memory(paths, outputs * (num_features + 1))
         self.weight = torch.nn.Parameter(torch.zeros(paths, outputs, num_features))
         self.bias = torch.nn.Parameter(torch.zeros(paths, outputs))
         self.register_buffer("l2", torch.tensor(l2, dtype=self.weight.dtype))
@@ -256,12 +278,15 @@ class LinearClassifier(pl.LightningModule):
             checkpoint["solver"] = self.pipeline.state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Raises an InputError if the checkpoint is of another model or other hyperparameters."""
+        """Raises an InputError if the checkpoint is of another model or other hyperparameters, or has no weights."""
         found = {"model": checkpoint.get("model"), **checkpoint.get("hyper_parameters", {})}
         expected = {"model": type(self).__name__, **self.hparams}
         for name, value in expected.items():
             if found.get(name) != value:
                 raise InputError(f"the checkpoint's {name} is {found.get(name)}; expected {value}")
+        for name, tensor in checkpoint.get("state_dict", {}).items():
+            if not tensor.isfinite().all():
+                raise InputError(f"the checkpoint's {name} has numbers that are not finite; accepted are finite ones")
         self.best_loss = checkpoint["best_loss"]
         if not isinstance(self.pipeline, Alone):  # else it is not to be trained
             self.pipeline.load_state_dict(checkpoint["solver"])

@@ -28,6 +28,7 @@ import torch
 from torch import Tensor
 
 from handgrad.data.blocks import Block, Samples
+from handgrad.errors import InputError
 from handgrad.functions.objective import Objective
 from handgrad.solvers.protocol import Progress, Solver, State, copy_entries
 from handgrad.training.processes import cores
@@ -132,8 +133,11 @@ class Pipeline:
         """
         self.objective, self.active = replace(objective, run=self.run), active
         self.whole = self.solver.init(weight, bias)
-        for name, tensor in self.memory.items():
-            self.whole.tensors()[name].copy_(tensor)
+        try:
+            for name, tensor in self.memory.items():
+                self.whole.tensors()[name].copy_(tensor)
+        except (KeyError, TypeError, RuntimeError) as error:
+            raise InputError(f"the checkpoint's state of the solver: no {name} of this solver") from error
         if self.side_by_side and self.total is None and not self.solver.one_at_a_time:
             paths, outputs = bias.shape
             size = math.ceil(paths / math.ceil(paths * outputs / OUTPUTS_OF_A_PART))
@@ -199,7 +203,8 @@ class Pipeline:
             finally:
                 list(left)  # after an error nothing is begun any more
 
-        others = [self.pool.submit(work) for _ in range(self.threads - 1)] if self.pool else []
+        helpers = min(self.threads, len(calls)) - 1  # a thread without a call would cost its start alone
+        others = [self.pool.submit(work) for _ in range(helpers)] if self.pool else []
         work()
         for other in others:
             other.result()
@@ -212,7 +217,7 @@ class Pipeline:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Makes ``start`` go on from ``state``; says when bits may differ."""
-        self.memory, self.seconds = state["memory"], state["seconds"]
+        self.memory, self.seconds = dict(state["memory"]), float(state["seconds"])
         for name, now in here().items():
             if state[name] != now:
                 log.warning("%s was %s when the run began, is %s now: bits may differ", name, state[name], now)
