@@ -370,6 +370,15 @@ def test_a_file_that_is_there_is_replaced_only_when_that_is_said(here):
     check_measures(json.loads((here / "p.csv.metrics.json").read_text()))
 
 
+def test_measures_of_each_file_have_a_file_of_their_own(here):
+    np.savez("y.npz", x=FEATURES, y=NAMES)
+    for name in ("p.csv", "p.npz", "p.x.npy"):
+        predict(WINE_ONES, "y.npz", Path(name))
+    assert {path.name for path in here.glob("*.metrics.json")} == {
+        f"{name}.metrics.json" for name in ("p.csv", "p.npz", "p.x.npy")
+    }
+
+
 def test_a_file_that_changes_meanwhile_is_told(monkeypatch):
     logits = type(WINE_ONES).logits
 

@@ -372,3 +372,21 @@ def test_a_checkpoint_of_another_model_is_refused_by_name(other, told):
 def test_a_file_that_names_no_model_is_refused():
     with pytest.raises(InputError, match="the checkpoint's model is None; expected SoftmaxRegression"):
         made().on_load_checkpoint({"state_dict": {}})
+
+
+def test_a_long_path_says_what_it_needs_before_it_takes_it(monkeypatch, caplog):
+    monkeypatch.setattr("handgrad.models.linear_classifier.available_memory", lambda: 5 * 10**9)
+    with pytest.raises(InputError) as error:
+        SoftmaxRegression(num_features=784, num_classes=10, l2=range(100_000))
+    assert str(error.value) == (
+        "l2: 100,000 values of 7,850 parameters need about 31.4 GB of memory, 5.0 GB are available; "
+        "accepted are 15,923 values at most"
+    )
+    with caplog.at_level("INFO"):
+        SoftmaxRegression(num_features=784, num_classes=10, l2=range(3))
+        assert not caplog.records
+        monkeypatch.setattr("handgrad.models.linear_classifier.WORTH_SAYING", 10**5)
+        SoftmaxRegression(num_features=784, num_classes=10, l2=range(3))
+    assert [record.message for record in caplog.records] == [
+        "l2: 3 values of 7,850 parameters need about 0.0 GB of memory"
+    ]
