@@ -333,7 +333,7 @@ def checkpoint_of(model: LinearClassifier, **more) -> dict:
 def test_a_checkpoint_of_the_same_model_is_taken_over(kind):
     saved, model = made(kind), made(kind)
     saved.best_loss = torch.tensor([0.1, 0.2, 0.3], dtype=torch.float64)
-    checkpoint = checkpoint_of(saved, callbacks={})
+    checkpoint = checkpoint_of(saved, callbacks={}, loops={})
     assert checkpoint["model"] == type(saved).__name__
     model.on_load_checkpoint(checkpoint)
     assert torch.equal(model.best_loss, saved.best_loss)

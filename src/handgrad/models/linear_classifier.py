@@ -40,6 +40,11 @@ def check_memory(paths: int, numbers: int) -> None:
         log.info(told)
 
 
+def counts_alone(node: Any) -> bool:
+    """Tells whether a part of a checkpoint is nothing but whole numbers, by name."""
+    return all(map(counts_alone, node.values())) if isinstance(node, dict) else isinstance(node, int)
+
+
 class Progress(Protocol):
     """What a step of a solver did: `handgrad.solvers.protocol.Progress`."""
 
@@ -287,8 +292,14 @@ class LinearClassifier(pl.LightningModule):
         for name, tensor in checkpoint.get("state_dict", {}).items():
             if not tensor.isfinite().all():
                 raise InputError(f"the checkpoint's {name} has numbers that are not finite; accepted are finite ones")
+        if checkpoint["best_loss"].shape != self.best_loss.shape:
+            raise InputError(
+                f"the checkpoint's best_loss is not a number for each of {len(self.best_loss)} classifiers"
+            )
         self.best_loss = checkpoint["best_loss"]
         if not isinstance(self.pipeline, Alone):  # else it is not to be trained
+            if not ("callbacks" in checkpoint and counts_alone(checkpoint.get("loops"))):
+                raise InputError("the checkpoint does not say how far the run had come; accepted is its last.ckpt")
             self.pipeline.load_state_dict(checkpoint["solver"])
 
     def inverse_penalty(self, l2: float, samples: float) -> float | None:

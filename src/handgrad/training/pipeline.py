@@ -101,7 +101,7 @@ class Pipeline:
         self.pool: ThreadPoolExecutor | None = None
         self.parts: list[Part] = []
         self.ahead: list[Callable[[], None]] = []  # what makes the next block's updates, in whatever threads call it
-        self.memory: dict[str, Tensor] = {}  # of a solver that goes on
+        self.memory: dict[str, Tensor] | None = None  # of a solver that goes on
         self.seconds = 0.0  # from the first update to the latest check, in earlier processes too
         self.began: float | None = None
 
@@ -133,11 +133,8 @@ class Pipeline:
         """
         self.objective, self.active = replace(objective, run=self.run), active
         self.whole = self.solver.init(weight, bias)
-        try:
-            for name, tensor in self.memory.items():
-                self.whole.tensors()[name].copy_(tensor)
-        except (KeyError, TypeError, RuntimeError) as error:
-            raise InputError(f"the checkpoint's state of the solver: no {name} of this solver") from error
+        if self.memory is not None:
+            self.restore(self.memory)
         if self.side_by_side and self.total is None and not self.solver.one_at_a_time:
             paths, outputs = bias.shape
             size = math.ceil(paths / math.ceil(paths * outputs / OUTPUTS_OF_A_PART))
@@ -146,6 +143,17 @@ class Pipeline:
         ahead = ", the next block's updates meanwhile" if self.parts and self.pool else ""
         of_update = self.threads if self.solver.one_at_a_time else 1
         log.info("Threads: %d for an evaluation%s; %d for an update", self.threads, ahead, of_update)
+
+    def restore(self, memory: dict[str, Tensor]) -> None:
+        """Gives the solver back what it knew; an InputError tells if that is of another solver, or of none."""
+        own = {name: tensor for name, tensor in self.whole.tensors().items() if name not in ("weight", "bias")}
+        for name in own | memory:
+            found = memory.get(name)
+            if name not in own or not isinstance(found, Tensor) or found.shape != own[name].shape:
+                raise InputError(
+                    f"the checkpoint's {name}: accepted is what the solver has: {', '.join(own) or 'nothing'}"
+                )
+            own[name].copy_(found)
 
     def finish(self) -> None:
         """Ends the training."""
