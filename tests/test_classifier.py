@@ -16,6 +16,7 @@ from handgrad.estimator import load
 from handgrad.export import as_sklearn
 from handgrad.models.logistic_regression import LogisticRegression
 from handgrad.models.softmax_regression import SoftmaxRegression
+from handgrad.runs.checkpoint_file import sealed
 from handgrad.runs.folder import BEST, LAST, RESULTS
 from handgrad.runs.sweep import SWEEP
 from tests.finished import L2, classifier_of, finished_run
@@ -173,3 +174,32 @@ def test_runs_that_are_damaged(done):
     assert "it is not of the run that results.csv and model.safetensors are of" in refusal(done, L2[0])
     (done / "results.csv").write_text("l2,val_accuracy\n1\n")
     assert refusal(done) == "outputs/run/results.csv: damaged, or no results of a run"
+
+
+WRONG = {
+    "NaN": {"weight": torch.full((3, 5), torch.nan)},
+    "infinite": {"bias": torch.full((3,), torch.inf)},
+    "flat": {"weight": torch.zeros(5)},
+    "other outputs": {"weight": torch.zeros(2, 5), "bias": torch.zeros(2)},
+    "other bias": {"bias": torch.zeros(2)},
+    "no classes": {"classes": []},
+    "classes of another type": {"classes": 3},
+}
+
+
+@pytest.mark.parametrize("change", WRONG.values(), ids=WRONG)
+def test_what_is_whole_but_no_classifier_is_told(change, done):
+    replace(classifier_of(["a", "b", "c"]), **change).save(done)
+    assert "outputs/run/model.safetensors: " in refusal(done)
+
+
+CHECKPOINTS = [[], 5, {}, {"state_dict": 5}, {"state_dict": {"weight": torch.zeros(3, 3, 5)}, "hyper_parameters": []}]
+CHECKPOINTS += [{"state_dict": state, "hyper_parameters": {"l2": L2}} for state in ({}, {"weight": 1}, [])]
+NAN = {"weight": torch.full((3, 3, 5), torch.nan), "bias": torch.zeros(3, 3)}
+CHECKPOINTS += [{"state_dict": NAN, "hyper_parameters": {"l2": L2}}]
+
+
+@pytest.mark.parametrize("content", CHECKPOINTS, ids=range(len(CHECKPOINTS)))
+def test_a_checkpoint_that_is_whole_but_of_no_run_is_told(content, done):
+    (done / BEST).write_bytes(sealed(content))
+    assert "outputs/run/checkpoints/best.ckpt: " in refusal(done, L2[0])

@@ -4,7 +4,7 @@ import errno
 
 import pytest
 
-from handgrad.errors import GradientError, InputError, line_of, nearest
+from handgrad.errors import LONGEST, GradientError, InputError, line_of, nearest, one_line_of
 
 
 def test_what_catches_them():
@@ -22,7 +22,10 @@ def test_what_catches_them():
         (GradientError("wrong"), "wrong"),
         (OSError(errno.ENOSPC, "full", "x.csv"), "x.csv: cannot be read or written (full)"),
         (OSError(errno.EACCES, "denied"), "a file of the run: cannot be read or written (denied)"),
+        (OSError(errno.ENAMETOOLONG, "too long", "x"), "x: cannot be read or written (too long)"),
         (OSError(errno.EBADF, "bad"), None),
+        (GradientError("wrong\nerror: forged"), "wrong\\nerror: forged"),
+        (OSError(errno.ENOENT, "gone", "a\nb"), "a\\nb: cannot be read or written (gone)"),
         (ValueError("ours"), None),
     ],
 )
@@ -83,3 +86,19 @@ def test_of_two_that_are_as_near_none_is_offered():
 
 def test_nothing_is_near_where_nothing_is_accepted():
     assert nearest("lr", []) == ""
+
+
+@pytest.mark.parametrize("end", ["\n", "\r", "\x0b", "\x0c", "\x1b[2K", "\x85", "\u2028", "\u2029", "\ud800"])
+def test_nothing_that_is_told_begins_a_line_of_its_own(end):
+    told = str(InputError(f"x={end}error: forged"))
+    assert told == one_line_of(told)
+    assert len(told.splitlines()) == 1
+    assert told.isprintable()
+
+
+def test_a_long_line_keeps_its_ends():
+    told = str(InputError(f"x={'9' * 5000}: accepted is less"))
+    assert len(told) == LONGEST + 1
+    assert told.startswith("x=99")
+    assert told.endswith("9: accepted is less")
+    assert one_line_of("‖w‖ = 1 é") == "‖w‖ = 1 é"

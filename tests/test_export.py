@@ -168,8 +168,20 @@ def test_a_missing_package_is_told(format, missing, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, missing, None)
     monkeypatch.delitem(sys.modules, f"{missing}.io", raising=False)
     with pytest.raises(InputError) as error:
-        export(KINDS["softmax"], format, tmp_path / "model")
+        export(KINDS["softmax"], format, tmp_path / f"model{FORMATS[format].ending}")
     assert str(error.value) == f"{missing} is not installed: pip install 'handgrad[export]'"
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_another_formats_ending_is_refused(format, tmp_path):
+    for name in {"x.csv", "x", *(f"x{other.ending}" for other in FORMATS.values())} - {f"x{FORMATS[format].ending}"}:
+        with pytest.raises(InputError) as error:
+            export(KINDS["softmax"], format, tmp_path / name)
+        ending = FORMATS[format].ending
+        assert (
+            str(error.value) == f"out={tmp_path / name}: accepted with format={format} is a file that ends in {ending}"
+        )
     assert not list(tmp_path.iterdir())
 
 

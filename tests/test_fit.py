@@ -22,7 +22,8 @@ from handgrad.functions.objective import SOFTMAX, Objective
 from handgrad.loggers.tensorboard import TensorBoardPathLogger
 from handgrad.models.softmax_regression import SoftmaxRegression
 from handgrad.runs.checkpoint import plain
-from handgrad.runs.folder import MODEL, RESULTS
+from handgrad.runs.checkpoint_file import read_checkpoint, sealed
+from handgrad.runs.folder import LAST, MODEL, RESULTS
 from handgrad.runs.results import COLUMNS, read_results
 from handgrad.solvers.adam import Adam
 from handgrad.solvers.sgd import SGD
@@ -240,6 +241,57 @@ def test_a_run_goes_on_as_it_began_even_without_settings(change, line, tmp_path)
         fitted(Checkpointing(), folder=tmp_path / "run", **change)
 
 
+MOMENTUM = ("solver", "memory", "weight.momentum_buffer")
+EDITS = {
+    "no weights": (("state_dict",), {}),
+    "weights of another type": (("state_dict", "weight"), "x"),
+    "weights of another shape": (("state_dict", "weight"), torch.zeros(2, 2)),
+    "NaN weights": (("state_dict", "weight"), torch.full((3, 3, 2), torch.nan)),
+    "infinite best weights": (("state_dict", "best_bias"), torch.full((3, 3), torch.inf)),
+    "no progress": (("loops",), None),
+    "progress in words": (("loops", "fit_loop", "epoch_progress", "total", "ready"), "x"),
+    "no callbacks' state": (("callbacks",), 5),
+    "early stopping's state": (("callbacks", "PathEarlyStopping", "wait"), "x"),
+    "best losses": (("best_loss",), torch.zeros(2)),
+    "no momentum": (MOMENTUM[:-1], {}),
+    "momentum of another shape": (MOMENTUM, torch.zeros(5)),
+    "another solver's memory": ((*MOMENTUM[:-1], "weight.exp_avg"), torch.zeros(3, 3, 2)),
+    "seconds": (("solver", "seconds"), "x"),
+    "hyperparameters": (("hyper_parameters",), []),
+    "settings": (("handgrad",), []),
+}
+
+
+def test_a_checkpoint_that_is_whole_but_not_of_this_run_is_told(tmp_path):
+    """Its checksum is right, as that of whoever edits it is."""
+    how = dict(folder=tmp_path, solver=SOLVERS["momentum"])
+
+    def callbacks() -> list[pl.Callback]:
+        return [PathEarlyStopping(3), Checkpointing(every_seconds=0)]
+
+    with pytest.raises(OSError, match="gone"):
+        fitted(*callbacks(), Failing(30), **how)
+    path = tmp_path / LAST
+    content = path.read_bytes()
+    for name, (place, value) in EDITS.items():
+        checkpoint = read_checkpoint(path)
+        node = checkpoint
+        for key in place[:-1]:
+            node = node[key]
+        node[place[-1]] = value
+        path.write_bytes(sealed(checkpoint))
+        with pytest.raises(InputError) as error:
+            fitted(*callbacks(), **how)
+        assert "checkpoint" in str(error.value), name
+        assert not (tmp_path / RESULTS).exists()
+        path.write_bytes(content)
+    path.write_bytes(sealed([]))
+    with pytest.raises(InputError, match="not a checkpoint"):
+        fitted(*callbacks(), **how)
+    path.write_bytes(content)
+    assert len(fitted(*callbacks(), **how).rows) == 3
+
+
 def test_checkpoints_need_a_folder():
     with pytest.raises(InputError, match=r"folder=None: with Checkpointing among the callbacks, accepted is a folder"):
         fitted(Checkpointing())
@@ -263,7 +315,7 @@ def test_a_callback_that_raises_leaves_no_threads_behind(hook):
     setattr(failing, hook, fail)
     with pytest.raises(OSError, match="gone"):
         fitted(failing, threads=3)
-    if hook != "on_train_start":
+    if hook in ("on_validation_end", "on_test_start"):  # before, no call had another beside it
         assert running[0] > len(before), "the test wants threads that are at work"
     assert set(threading.enumerate()) == before
 

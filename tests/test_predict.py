@@ -34,7 +34,7 @@ def here(tmp_path, monkeypatch) -> Path:
 def measured(*words: str) -> dict:
     """Runs the program; returns what it measured."""
     program.main(read_words([*words, "out=p.csv", "overwrite=true"], PREDICT))
-    return json.loads(Path("p.metrics.json").read_text())
+    return json.loads(Path("p.csv.metrics.json").read_text())
 
 
 @pytest.mark.parametrize("normalize", ["none", "standardize", "l2"])
@@ -47,7 +47,7 @@ def test_each_l2_gives_on_a_file_what_the_run_measured_there(normalize, run, cap
         )
         assert found["loss"] == pytest.approx(row["val_loss"], rel=1e-6)
         assert found["accuracy"] == row["val_accuracy"]
-        assert f"897 rows, l2={row['l2']:g}. Files: p.csv, p.metrics.json" in capsys.readouterr().out
+        assert f"897 rows, l2={row['l2']:g}. Files: p.csv, p.csv.metrics.json" in capsys.readouterr().out
     files = {name: classifier_of_run(folder).files[name] for name in ("train.npz",)}
     assert files == classifier_of_run(folder).files
     assert len(files["train.npz"]) == 64

@@ -144,7 +144,7 @@ def test_labels_in_a_file_of_their_own(here):
     rows, found = predict(WINE_ONES, "new.npy", Path("p.csv"), labels="labels.txt")
     assert rows == 178
     check_measures(found)
-    assert json.loads((here / "p.metrics.json").read_text()) == found
+    assert json.loads((here / "p.csv.metrics.json").read_text()) == found
 
 
 def test_labels_beside_the_features_are_found_by_their_usual_name_or_are_named():
@@ -240,7 +240,7 @@ def test_several_labels_are_measured_as_scikit_learn_does(here):
     np.savez("y.npz", x=FEATURES, y=HAS)
     found = predict(OF_PETS, "y.npz", Path("p.csv"))[1]
     check_measures_of_labels(found)
-    assert json.loads((here / "p.metrics.json").read_text()) == found
+    assert json.loads((here / "p.csv.metrics.json").read_text()) == found
     lines = told(found).splitlines()
     assert lines[0] == (
         f"samples 178, accuracy {found['accuracy']:.4f}, loss {found['loss']:.4f}, "
@@ -363,11 +363,20 @@ def test_a_file_that_is_there_is_replaced_only_when_that_is_said(here):
     (here / "p.csv").write_text("mine")
     assert refusal("new.npy") == "out=p.csv: it is there already; accepted is another file, or overwrite=true"
     (here / "p.csv").unlink()
-    (here / "p.metrics.json").write_text("mine")
+    (here / "p.csv.metrics.json").write_text("mine")
     np.savez("y.npz", x=FEATURES, y=NAMES)
-    assert "out=p.metrics.json: it is there already" in refusal("y.npz")
+    assert "out=p.csv.metrics.json: it is there already" in refusal("y.npz")
     predict(WINE_ONES, "y.npz", Path("p.csv"), overwrite=True)
-    check_measures(json.loads((here / "p.metrics.json").read_text()))
+    check_measures(json.loads((here / "p.csv.metrics.json").read_text()))
+
+
+def test_measures_of_each_file_have_a_file_of_their_own(here):
+    np.savez("y.npz", x=FEATURES, y=NAMES)
+    for name in ("p.csv", "p.npz", "p.x.npy"):
+        predict(WINE_ONES, "y.npz", Path(name))
+    assert {path.name for path in here.glob("*.metrics.json")} == {
+        f"{name}.metrics.json" for name in ("p.csv", "p.npz", "p.x.npy")
+    }
 
 
 def test_a_file_that_changes_meanwhile_is_told(monkeypatch):

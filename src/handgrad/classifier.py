@@ -158,12 +158,23 @@ class Classifier:
         if told != digest(about, weight, bias):
             raise InputError(f"{RunFolder(path)}: damaged (its SHA-256 does not match)")
         try:
-            return cls(weight, bias, **about)
+            found = cls(weight, bias, **about)
         except TypeError as error:
             version = about.get("versions", {}).get("handgrad")
             raise InputError(
                 f"{RunFolder(path)}: written by handgrad {version}, which this one does not read"
             ) from error
+        found.check(RunFolder(path))
+        return found
+
+    def check(self, path: RunFolder) -> None:
+        """Raises an InputError if weights and classes, as a file has them, are none of a classifier."""
+        weight, bias, count = self.weight, self.bias, len(self.classes) if isinstance(self.classes, list) else 0
+        outputs = (1, 2) if count == 2 else (count,)
+        if not count or weight.dim() != 2 or len(weight) not in outputs or bias.shape != weight.shape[:1]:
+            raise InputError(f"{path}: weights of shape {tuple(weight.shape)} and {count} classes are no classifier")
+        if not (weight.isfinite().all() and bias.isfinite().all()):
+            raise InputError(f"{path}: the weights have numbers that are not finite; accepted are finite ones")
 
 
 def digest(about: Mapping[str, Any], weight: Tensor, bias: Tensor) -> str:
@@ -210,20 +221,25 @@ def entry_of(run: RunFolder, chosen: Classifier, row: Row) -> Classifier:
     if not path.is_file():
         raise InputError(f"{RunFolder(path)}: missing; it holds all l2 values; accepted without it is l2={chosen.l2:g}")
     checkpoint = read_checkpoint(path, "cpu")
-    state, values = checkpoint.get("state_dict", {}), checkpoint.get("hyper_parameters", {}).get("l2", [])
-    weight = state.get("weight")
-    if row["l2"] not in values or weight is None or weight.shape[1:] != chosen.weight.shape:
+    try:
+        state, entry = checkpoint["state_dict"], checkpoint["hyper_parameters"]["l2"].index(row["l2"])
+        weight, bias = state["weight"][entry], state["bias"][entry]
+        is_same = weight.shape == chosen.weight.shape
+    except (KeyError, IndexError, TypeError, AttributeError, ValueError):
+        is_same = False
+    if not is_same:
         raise InputError(f"{RunFolder(path)}: it is not of the run that {RESULTS} and {MODEL} are of")
-    entry = values.index(row["l2"])
     measures = {name: row[name] for name in MEASURES if row.get(name) is not None}
     dtype = chosen.weight.dtype
-    return replace(
+    found = replace(
         chosen,
-        weight=weight[entry].to(dtype),
-        bias=state["bias"][entry].to(dtype),
+        weight=weight.to(dtype),
+        bias=bias.to(dtype),
         measures=measures,
         **{name: row[name] for name in ("l2", "C", "gap")},
     )
+    found.check(RunFolder(path))
+    return found
 
 
 def rows_of(run: RunFolder) -> list[Row]:

@@ -3,6 +3,7 @@
 Written for torch 2.14.1 and pytorch-lightning 2.6.6. What takes an object of Lightning's does not import it.
 """
 
+import traceback
 import warnings
 from collections.abc import Callable
 from functools import partial
@@ -55,6 +56,15 @@ def begin_epochs(checkpoint: dict[str, Any], epochs: int) -> None:
     fit["epoch_progress"] = {scope: dict.fromkeys(fresh, epochs) for scope in ("total", "current")}
     progress = fit["epoch_loop.batch_progress"]
     fit["epoch_loop.batch_progress"] = {**progress, "total": fresh, "current": fresh, "is_last_batch": False}
+
+
+def was_restoring(error: BaseException) -> bool:
+    """Tells whether Lightning was putting back what a checkpoint holds when ``error`` was raised.
+
+    It takes a checkpoint apart without a look at it, and says nothing of it to anybody before the training starts.
+    """
+    frames = traceback.walk_tb(error.__traceback__)
+    return any(frame.f_globals.get("__name__", "").endswith(".checkpoint_connector") for frame, _ in frames)
 
 
 def launched_processes(trainer: Any) -> list[Any]:

@@ -49,9 +49,12 @@ def export(classifier: Classifier, format: str, out: Path, overwrite: bool = Fal
         format: a key of ``FORMATS``.
 
     Raises:
-        InputError: a package is missing, or there is such a file and it is not to be replaced.
+        InputError: a package is missing, the file's ending is not the format's, or there is such a file and it is not
+            to be replaced.
         OSError: it could not be written.
     """
+    if out.suffix.lower() != FORMATS[format].ending:
+        raise InputError(f"out={out}: accepted with format={format} is a file that ends in {FORMATS[format].ending}")
     if out.exists() and not overwrite:
         raise InputError(f"out={out}: it is there already; accepted is another file, or overwrite=true")
     if not out.parent.is_dir():

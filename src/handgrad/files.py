@@ -8,6 +8,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from handgrad.errors import InputError
+
 NO_LOCKS = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL}  # what file systems say
 
 
@@ -54,6 +56,12 @@ def remove_stale(folder: Path, name: str = "*") -> None:
         stale.unlink(missing_ok=True)
 
 
+def check_regular(path: Path) -> None:
+    """Raises an InputError if something else than a file is at ``path``: who opens a pipe waits for its other end."""
+    if path.exists() and not path.is_file():
+        raise InputError(f"{path}: no file, but a folder, a pipe or the like; accepted there is a file, or nothing")
+
+
 @contextmanager
 def locked(path: Path, wait: bool = False) -> Iterator[bool]:
     """Holds the lock file ``path``, which the process gives up when it ends, however it ends.
@@ -65,7 +73,11 @@ def locked(path: Path, wait: bool = False) -> Iterator[bool]:
 
     Yields:
         Whether it is held; false if another process has it.
+
+    Raises:
+        InputError: something else than a file is there.
     """
+    check_regular(path)
     lock = FileLock(path, timeout=-1 if wait else 0, fallback_to_soft=False)
     try:
         lock.acquire()

@@ -2,7 +2,8 @@
 
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,9 @@ from handgrad.callbacks.checkpointing import Checkpointing
 from handgrad.callbacks.figures import Figures
 from handgrad.choice import Choice, check_refit, check_selection, choose
 from handgrad.classifier import Classifier
+from handgrad.compat import was_restoring
 from handgrad.data.base import LinearDataModule
-from handgrad.errors import InputError
+from handgrad.errors import InputError, line_of
 from handgrad.files import replace_file
 from handgrad.loggers.tensorboard import TensorBoardPathLogger
 from handgrad.models.linear_classifier import LinearClassifier
@@ -124,7 +126,8 @@ def fit(
     check_selection(select, data)
     resumed = checkpoint is not None and checkpoint.exists()
     with pipeline(solver, threads, lightning) as model.pipeline:
-        lightning.fit(model, datamodule=data, ckpt_path=checkpoint if resumed else None)
+        with told_of_checkpoint(checkpoint):
+            lightning.fit(model, datamodule=data, ckpt_path=checkpoint if resumed else None)
         lightning.test(model, datamodule=data, verbose=False)
         if lightning.is_global_zero:
             model.final |= proven(model, data)
@@ -143,6 +146,17 @@ def fit(
             chosen_classifier(model, data, chosen, rows[chosen.entry]).save(place)
             replace_file(place / RESULTS, as_csv(rows))
     return Result(rows, model, chosen, draws)
+
+
+@contextmanager
+def told_of_checkpoint(path: Path | None) -> Iterator[None]:
+    """Turns what a checkpoint makes of itself, which is whole but is not built like one of ours, into an InputError."""
+    try:
+        yield
+    except Exception as error:
+        if line_of(error) or not was_restoring(error):
+            raise
+        raise InputError(f"{path}: not a checkpoint of this run ({type(error).__name__} on loading)") from error
 
 
 def check_resampling(data: LinearDataModule, solver: Solver, trainer: Mapping[str, Any]) -> None:

@@ -217,7 +217,7 @@ def check_free(shards: Shards, files: Sequence[Path], overwrite: bool) -> None:
 
 def metrics_file(out: Path) -> Path:
     """Returns where measures go."""
-    return out.with_suffix(".metrics.json")
+    return out.with_name(f"{out.name}.metrics.json")
 
 
 @contextmanager

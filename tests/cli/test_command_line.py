@@ -16,6 +16,10 @@ NUMBER = "accepted is a number > 0"
 WHOLE = "accepted is a whole number >= 1"
 L2 = "accepted is a number >= 0 or a list of them"
 
+DIGITS = "a whole number of 400 digits; accepted are 18 at most, larger numbers like 1e30"
+BRACKETS = "brackets within one another; accepted are 10 at most"
+LONG = "9" * 400
+
 # The words, and what the line must say.
 BAD = [
     # types and ranges
@@ -105,6 +109,40 @@ BAD = [
     ("hydra.run.dir=outputs/../../elsewhere", "accepted is a folder below outputs/"),
     ("hydra.run.dir=outputs", "accepted is a folder below outputs/"),
     ("hydra.sweep.dir=${oc.env:HOME}", "accepted is a folder below outputs/"),
+    # what no type or parser would hold
+    *(
+        (f"{key}={LONG}", f"{key}: {DIGITS}")
+        for key in (
+            *("epochs", "seed", "batch_size", "patience", "l2", "lr", "threads", "trainer.devices", "data.train_size"),
+            *("optimizer.momentum", "callbacks.weight_images.rows", "callbacks.checkpoint.every_seconds", "any.other"),
+        )
+    ),
+    (f"l2=[0,{LONG}]", f"l2: {DIGITS}"),
+    (f"-m l2=0,-{LONG}", f"l2: {DIGITS}"),
+    (f"data=features data.train=x.npz data.class_weight={{a:{LONG}}}", f"data.class_weight: {DIGITS}"),
+    (f"epochs={'9' * 5000}", "epochs: a whole number of 5000 digits"),
+    (f"l2={'[' * 2000}0{']' * 2000}", f"l2: a value of 2000 {BRACKETS}"),
+    (f"data.class_weight={'{a:' * 50}1{'}' * 50}", f"data.class_weight: a value of 50 {BRACKETS}"),
+    ("data.root=a\0b", r"data.root=a\x00b: accepted is text without"),
+    # no value below a dot, and values in place of groups and callbacks
+    ("optimizer=adam optimizer.betas=null", "optimizer.betas=null: accepted is two numbers"),
+    ("trainer.devices=null", "trainer.devices=null: accepted is a whole number >= 1, auto, or a list"),
+    ("select.refit=null", "select.refit=null: accepted is true or false"),
+    *(
+        (f"logger={value}", f"logger={value}: accepted is an option of the group, by its name in conf/logger/")
+        for value in ("false", "True", "nan", "inf", "null", "NULL", "5", "[]", "{}")
+    ),
+    ("-m logger=none,true", "logger=none,true: accepted is an option of the group"),
+    ("callbacks.curves=5", "callbacks.curves=5: not of the type"),
+    ("task.model=null", "task.model=null: not of the type"),
+    ("optimizer._partial_=foo", "optimizer._partial_: no such key"),
+    # names that the system refuses, and lines that a value would forge
+    (f"data.root={'a' * 300}", "cannot be read or written (File name too long)"),
+    (f"hydra.run.dir=outputs/{'a' * 300}", "cannot be read or written (File name too long)"),
+    (f"hydra.run.dir=outputs/{'/'.join(['a' * 200] * 30)}", "cannot be read or written (File name too long)"),
+    ("hydra.run.dir='outputs/a\nerror:x'", "accepted is a folder below outputs/"),
+    ("select.metric='a\nerror:\tforged'", r"select.metric=a\nerror:\tforged: accepted is one of"),
+    ("task=a\nerror:", r"task=a\nerror:: accepted is an option"),
     # resuming
     ("resume=outputs/nothing", "resume=outputs/nothing: .hydra/overrides.yaml is missing there"),
     ("resume=/etc", "resume=/etc: accepted is a folder below outputs/"),

@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from handgrad.cli.messages import first_line, one_line, unknown_key, unknown_option, wrong_type
-from handgrad.errors import DISK, GradientError, InputError
+from handgrad.errors import MISTAKES, GradientError, InputError
 from handgrad.runs.overrides import parse_overrides
 
 pytestmark = pytest.mark.slow  # composes for Hydra's own wording
@@ -147,8 +147,8 @@ def test_errors_of_the_project_speak_for_themselves(kind):
     assert one_line(kind("lr=0: accepted is a number > 0")) == "lr=0: accepted is a number > 0"
 
 
-@pytest.mark.parametrize("number", sorted(DISK), ids=lambda number: errno.errorcode[number])
-def test_errors_of_the_disk_name_the_file(number):
+@pytest.mark.parametrize("number", sorted(errno.errorcode.keys() - MISTAKES), ids=errno.errorcode.get)
+def test_errors_of_the_system_name_the_file(number):
     told = os.strerror(number)
     assert one_line(OSError(number, told, "out/last.ckpt")) == f"out/last.ckpt: cannot be read or written ({told})"
     assert one_line(OSError(number, told)) == f"a file of the run: cannot be read or written ({told})"
@@ -165,7 +165,7 @@ def test_lightnings_complaint_is_about_the_trainer():
         ValueError("a mistake"),
         RuntimeError("a mistake"),
         KeyError("key"),
-        FileNotFoundError(errno.ENOENT, "No such file or directory", "x"),
+        OSError(errno.EBADF, "Bad file descriptor"),
         OSError("without a number"),
         KeyboardInterrupt(),
     ],
@@ -179,6 +179,12 @@ def test_an_override_error_of_hydra_names_the_word():
     with pytest.raises(HydraException) as caught:
         parse_overrides(["lr=1", "l2=[0"])
     assert one_line(caught.value).startswith("l2=[0: cannot be read: ")
+
+
+def test_a_value_makes_no_line_of_its_own():
+    with pytest.raises(HydraException) as caught:
+        parse_overrides(["a\nerror: forged"])
+    assert one_line(caught.value).startswith(r"a\nerror: forged: cannot be read: ")
 
 
 def test_the_first_line_is_the_first_with_text():

@@ -151,6 +151,17 @@ def test_the_first_wrong_value_of_each_setting_is_refused_by_the_check(plain):
         OmegaConf.update(cfg, key, default)
 
 
+@pytest.mark.parametrize("key", sorted(key for key in SETTINGS.keys() - OWNERS if "." in key))
+def test_null_is_a_value_like_any_other(key, plain):
+    cfg = plain(key, None)
+    if SETTINGS[key].accepts(None):
+        check_ranges(cfg)
+    else:
+        with pytest.raises(InputError) as caught:
+            check_ranges(cfg)
+        assert str(caught.value) == refusal(key, None)
+
+
 def test_a_missing_callback_is_not_checked(plain):
     check_ranges(plain("callbacks.gradient_check", None))
 

@@ -20,6 +20,19 @@ def case_with_bias(loss: Loss, **sizes):
     return next(case for case in (loss.case(seed, **sizes) for seed in range(50)) if "bias" in case.parameters)
 
 
+def test_without_features_the_bias_alone_is_trained(loss):
+    case = case_with_bias(loss, N=6, D=3, L=3)
+    input, weight, bias = (case.parameters[name] for name in ("input", "weight", "bias"))
+    found = [tensor.requires_grad_() for tensor in (input[:, :0], weight[..., :0], bias.clone())]
+    expected = [tensor.requires_grad_() for tensor in (0 * input, 0 * weight, bias.clone())]
+    grads = []
+    for x, w, b in (found, expected):
+        value, _ = loss.function(x, w, case.target, b)
+        grads.append(torch.autograd.grad(value, (x, w, b), case.grad_loss))
+    assert [grad.shape for grad in grads[0]] == [tensor.shape for tensor in found]
+    assert torch.equal(grads[0][2], grads[1][2])
+
+
 # --- the path axis ---------------------------------------------------------------------------------------------------
 
 

@@ -4,15 +4,23 @@ import copy
 from types import SimpleNamespace
 
 import pytest
+import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
 
+from handgrad.callbacks.checkpointing import Checkpointing
 from handgrad.data.blocks import BlockLoader
 from handgrad.errors import InputError
+from handgrad.fit import fit
+from handgrad.functions.linear_map import GROUP
 from handgrad.models.linear_classifier import LinearClassifier
 from handgrad.models.logistic_regression import LogisticRegression
+from handgrad.models.multilabel_regression import MultilabelRegression
 from handgrad.models.softmax_regression import SoftmaxRegression
 from handgrad.solvers.protocol import Progress
+from handgrad.solvers.sgd import SGD
+from handgrad.training.trainer import block_trainer
+from tests.data.test_base import clouds
 
 L2 = (0.0, 0.002, 1.0)
 KINDS = {"softmax": (SoftmaxRegression, 4), "logistic": (LogisticRegression, 2)}
@@ -114,6 +122,20 @@ def test_forward_is_the_linear_map_of_each_entry(kind):
         torch.testing.assert_close(logits[entry], expected, rtol=1e-13, atol=1e-13)
 
 
+@pytest.mark.slow  # traces
+@pytest.mark.parametrize("kind", [*KINDS, "multilabel"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_a_model_is_exported_for_batches_of_any_size(kind, dtype):
+    model_class, classes = (KINDS | {"multilabel": (MultilabelRegression, 4)})[kind]
+    model = model_class(num_features=5, num_classes=classes, l2=L2[:2]).to(dtype)
+    fill(model, 0)
+    size = torch.export.Dim("N", min=1)
+    exported = torch.export.export(model, (torch.randn(7, 5, dtype=dtype),), dynamic_shapes={"input": {0: size}})
+    for samples in (1, 7, 3 * GROUP + 1):
+        input = torch.randn(samples, 5, dtype=dtype)
+        torch.testing.assert_close(exported.module()(input), model(input))
+
+
 @kinds
 @penalized
 def test_the_objective_is_the_models(kind, penalize_bias):
@@ -184,6 +206,7 @@ def test_losses_and_hits_are_sums_over_samples(kind, dtype):
 
 def check(model, val, train, steps) -> None:
     """A check after ``steps`` updates of each entry."""
+    model._trainer = SimpleNamespace(callback_metrics={})
     model.steps.copy_(torch.tensor(steps))
     model.validation_step({"val": val, "train": train}, 0)
     model.on_validation_epoch_end()
@@ -276,6 +299,30 @@ def test_a_test_measures_the_best_and_the_last_weights_of_every_set():
             assert torch.equal(model.final[f"{prefix}{split}_accuracy"], hits)
 
 
+@pytest.mark.parametrize("l2", [(0.02,), (0.0, 0.02)])
+@pytest.mark.slow  # trains
+def test_lightning_tests_a_model_that_was_loaded_and_callbacks_of_others_see_what_a_run_measures(l2, tmp_path):
+    data = clouds()
+    seen: list[dict] = []
+    watching = pl.callbacks.LambdaCallback(
+        on_validation_end=lambda trainer, model: seen.append(dict(trainer.callback_metrics)),
+        on_test_end=lambda trainer, model: seen.append(dict(trainer.callback_metrics)),
+    )
+    model = SoftmaxRegression(num_features=data.num_features, num_classes=data.num_classes, l2=l2)
+    result = fit(data, model, SGD(lr=0.1), [Checkpointing(), watching], tmp_path, threads=1, accelerator="cpu")
+    ends = [f"/l2={value}" for value in l2] if len(l2) > 1 else [""]
+    names = [f"{split}_{name}" for split in ("train", "val", "test") for name in ("loss", "accuracy")]
+    expected = {f"{name}{end}": row[name] for row, end in zip(result.rows, ends, strict=True) for name in names}
+    for end, best in zip(ends, model.best_loss.tolist(), strict=True):
+        assert min(metrics[f"val_loss{end}"] for metrics in seen[:-1]) == best
+    for name in ("best", "last"):
+        path = tmp_path / "checkpoints" / f"{name}.ckpt"
+        loaded = SoftmaxRegression.load_from_checkpoint(path, weights_only=True)
+        (found,) = block_trainer([], None, logger=False, accelerator="cpu").test(loaded, clouds(), verbose=False)
+        for metrics in (found, seen[-1]):
+            assert {key: float(metrics[key]) for key in expected} == pytest.approx(expected, rel=1e-5)
+
+
 def checkpoint_of(model: LinearClassifier, **more) -> dict:
     found = {"hyper_parameters": copy.deepcopy(dict(model.hparams)), **more}
     model.on_save_checkpoint(found)
@@ -286,7 +333,7 @@ def checkpoint_of(model: LinearClassifier, **more) -> dict:
 def test_a_checkpoint_of_the_same_model_is_taken_over(kind):
     saved, model = made(kind), made(kind)
     saved.best_loss = torch.tensor([0.1, 0.2, 0.3], dtype=torch.float64)
-    checkpoint = checkpoint_of(saved, callbacks={})
+    checkpoint = checkpoint_of(saved, callbacks={}, loops={})
     assert checkpoint["model"] == type(saved).__name__
     model.on_load_checkpoint(checkpoint)
     assert torch.equal(model.best_loss, saved.best_loss)
@@ -325,3 +372,21 @@ def test_a_checkpoint_of_another_model_is_refused_by_name(other, told):
 def test_a_file_that_names_no_model_is_refused():
     with pytest.raises(InputError, match="the checkpoint's model is None; expected SoftmaxRegression"):
         made().on_load_checkpoint({"state_dict": {}})
+
+
+def test_a_long_path_says_what_it_needs_before_it_takes_it(monkeypatch, caplog):
+    monkeypatch.setattr("handgrad.models.linear_classifier.available_memory", lambda: 5 * 10**9)
+    with pytest.raises(InputError) as error:
+        SoftmaxRegression(num_features=784, num_classes=10, l2=range(100_000))
+    assert str(error.value) == (
+        "l2: 100,000 values of 7,850 parameters need about 31.4 GB of memory, 5.0 GB are available; "
+        "accepted are 15,923 values at most"
+    )
+    with caplog.at_level("INFO"):
+        SoftmaxRegression(num_features=784, num_classes=10, l2=range(3))
+        assert not caplog.records
+        monkeypatch.setattr("handgrad.models.linear_classifier.WORTH_SAYING", 10**5)
+        SoftmaxRegression(num_features=784, num_classes=10, l2=range(3))
+    assert [record.message for record in caplog.records] == [
+        "l2: 3 values of 7,850 parameters need about 0.0 GB of memory"
+    ]

@@ -32,6 +32,17 @@ def files(run: RunFolder) -> list[str]:
 # --- who is in it ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes")
+@pytest.mark.parametrize("name", [LOCK, RESULTS, FAILED, LOG, CONFIG, WORDS, JOB, LAST])
+def test_a_pipe_in_place_of_a_file_is_told_and_not_waited_for(name, run):
+    path = run.path / name
+    path.parent.mkdir(exist_ok=True)
+    path.unlink(missing_ok=True)
+    os.mkfifo(path)
+    with pytest.raises(InputError, match=f"{path.name}: no file, but a folder, a pipe or the like"), run.owned():
+        pytest.fail("it is read")
+
+
 def test_a_second_owner_is_refused_in_one_line(run):
     with run.owned():
         with pytest.raises(InputError) as refused, RunFolder(run.path.resolve()).owned():

@@ -1,7 +1,11 @@
 """Training ahead, in whatever threads and parts, changes no bit, whatever stops in between."""
 
+import threading
+from functools import partial
+
 import pytest
 
+from handgrad.solvers.sgd import SGD
 from handgrad.training.pipeline import Part, Pipeline
 from tests.conftest import results
 from tests.test_resume import WORDS, assert_same_state
@@ -38,6 +42,13 @@ def plain(run, monkeypatch):
             return run(*words, name=name)
 
     return plain
+
+
+def test_no_thread_is_started_that_has_nothing_to_do():
+    before = threading.active_count()
+    with Pipeline(SGD(lr=0.1), 20_000) as pipeline:
+        assert pipeline.run([partial(abs, -number) for number in range(3)]) == [0, 1, 2]
+        assert threading.active_count() <= before + 2
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])

@@ -16,7 +16,7 @@ def test_a_process_that_is_told_its_share_keeps_to_it(told, expected, monkeypatc
     assert cores() == expected
 
 
-@pytest.mark.parametrize("told", [None, "", "0", "-2", "many", "1.5"])
+@pytest.mark.parametrize("told", [None, "", "0", "-2", "many", "1.5", "²", "٣", "9" * 400, "9" * 5000])
 def test_else_it_counts_the_cores_that_it_may_run_on(told, monkeypatch):
     if told is None:
         monkeypatch.delenv("OMP_NUM_THREADS", raising=False)

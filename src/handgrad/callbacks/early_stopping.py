@@ -6,6 +6,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
+from handgrad.errors import InputError
 from handgrad.models.linear_classifier import LinearClassifier
 
 log = logging.getLogger(__name__)
@@ -27,6 +28,8 @@ class PathEarlyStopping(pl.Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: LinearClassifier) -> None:
         if self.wait is None:
             self.wait = torch.zeros_like(pl_module.steps)
+        if not isinstance(self.wait, torch.Tensor) or self.wait.shape != pl_module.steps.shape:
+            raise InputError(f"the checkpoint's wait is not a number for each of {len(pl_module.steps)} classifiers")
         self.wait = self.wait.to(pl_module.steps.device)
         trainer.should_stop = not pl_module.active.any()  # a resumed run may have stopped already
 

@@ -38,6 +38,10 @@ HYDRA_KEYS = {"hydra.run.dir", "hydra.sweep.dir", "hydra/launcher", "hydra.launc
 OPTION_NAMES = re.compile(r"[A-Za-z]\w*(,[A-Za-z]\w*)*")  # one, or those of a sweep
 OUTPUTS = Path("outputs")
 
+DIGITS = 18  # of a whole number: so it fits 64 bits, and every file that a run writes
+WHOLE = re.compile(rf"(?:^|[\[({{,:\s])[+-]?([\d_]{{{DIGITS + 1},}})(?=$|[\])}},\s])")
+DEPTH = 10  # brackets within one another
+
 # OpenMP's threads serve while the data is read, and then never more (see Pipeline): they are to sleep, where by default
 # they would spin. Read when torch is imported.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -128,6 +132,8 @@ def check_arguments(arguments: Sequence[str]) -> None:
     check_options(options)
     if any(option in COMPLETION for option, _ in options):
         return  # its words are half-typed ones, which are read and never composed
+    for word in words:
+        check_readable(*word.partition("=")[::2])
     of_sweep = any(option in SWEEP_OPTIONS for option, _ in options)
     values = {key: values_of(word) for word in words if (key := word.partition("=")[0]) in GROUPS}
     keys = [word.partition("=")[0] for word in words]
@@ -250,6 +256,22 @@ def check_override(word: str, options: Options, of_sweep: bool) -> int:
     return len(values)
 
 
+def check_readable(key: str, value: str) -> None:
+    """Raises an InputError if a value is such that no parser, or no type of its numbers, would hold it."""
+    if "\0" in key + value:
+        raise InputError(f"{key}={value}: accepted is text without the character of number 0")
+    if found := WHOLE.search(value):
+        raise InputError(
+            f"{key}: a whole number of {len(found[1])} digits; accepted are {DIGITS} at most, larger numbers like 1e30"
+        )
+    depth = deepest = 0
+    for bracket in re.findall(r"[][(){}]", value):
+        depth += 1 if bracket in "[({" else -1
+        deepest = max(deepest, depth)
+    if deepest > DEPTH:
+        raise InputError(f"{key}: a value of {deepest} brackets within one another; accepted are {DEPTH} at most")
+
+
 def check_free(word: str, value: str) -> None:
     """Raises an InputError if the folder ``value`` holds a run, or is that of a sweep or of one of its jobs."""
     run = RunFolder(Path(value).resolve())
@@ -262,7 +284,7 @@ def check_free(word: str, value: str) -> None:
 
 def check_folder(key: str, value: str) -> None:
     """Raises an InputError unless ``value`` is a folder below outputs/ in the current folder."""
-    if "$" in value or OUTPUTS.resolve() not in Path(value).resolve().parents:
+    if "$" in value or not value.isprintable() or OUTPUTS.resolve() not in Path(value).resolve().parents:
         raise InputError(f"{key}={value}: accepted is a folder below outputs/, like outputs/my_run")
 
 

@@ -153,9 +153,11 @@ def check(cfg: DictConfig, of_sweep: bool = False) -> None:
 def check_ranges(cfg: DictConfig) -> None:
     """Raises an InputError if a setting does not accept its value."""
     for key, found in SETTINGS.items():
-        value = OmegaConf.select(cfg, key)
-        if "." in key and value is None:
-            continue  # another option of the group is chosen, which has no such key
+        above, _, name = key.rpartition(".")
+        node = OmegaConf.select(cfg, above) if above else cfg
+        if node is None or name not in node:
+            continue  # another option of the group is chosen, or the callback is switched off
+        value = node[name]
         value = OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
         if not found.accepts(value):
             raise InputError(refusal(key, value))

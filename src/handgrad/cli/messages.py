@@ -9,12 +9,18 @@ from omegaconf.errors import OmegaConfBaseException
 from handgrad.cli.configuration import refusal, written
 from handgrad.cli.names import foreign, lacking
 from handgrad.cli.settings import SETTINGS
-from handgrad.errors import line_of, nearest
+from handgrad.errors import line_of, nearest, one_line_of
 from handgrad.runs.overrides import parse_overrides
 
 
 def one_line(error: BaseException) -> str | None:
     """Returns what the user has to know of ``error`` in one line; None if it is none of the user's making."""
+    told = said_of(error)
+    return told if told is None else one_line_of(told)
+
+
+def said_of(error: BaseException) -> str | None:
+    """Returns the same, of which a value that was typed may make several lines."""
     if isinstance(error, InstantiationException):
         key, cause = str(error).rpartition("full_key: ")[2], innermost(error)
         return line_of(cause) or f"{key}: {place(cause)}"

@@ -110,7 +110,7 @@ class _LinearBinaryCrossEntropy(torch.autograd.Function):
         dz = _logit_gradient(z, target, shares, grad_loss, grad_z).to(weight.dtype)
         dweight = dz @ input.to(weight.dtype) if needs_weight else None
         dbias = dz.sum(2) if needs_bias else None
-        dinput = dz.reshape(-1, z.shape[2]).t() @ weight.reshape(-1, weight.shape[2]) if needs_input else None
+        dinput = dz.reshape(-1, z.shape[2]).t() @ weight.flatten(0, 1) if needs_input else None
         return dinput, dweight, None, dbias, None
 
     @staticmethod

@@ -1,20 +1,48 @@
 """The Lightning module that all models share: parameters with a path axis, steps and metrics; no calculus."""
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
 from handgrad.compat import count_updates
+from handgrad.data.array_files import available_memory
 from handgrad.data.blocks import Block, Samples
 from handgrad.data.normalization import folded
 from handgrad.errors import InputError
 from handgrad.functions.linear_map import linear_map
 from handgrad.functions.objective import Loss, Objective
+
+log = logging.getLogger(__name__)
+
+COPIES = 10  # of the parameters: best, gradient, the solver's, those trained ahead and in a checkpoint; as measured
+WORTH_SAYING = 2**30  # bytes
+NUMBERS_AT_ONCE = 2**20  # logits, or features that are read and cast, at once
+
+
+def check_memory(paths: int, numbers: int) -> None:
+    """Says what a long path will need; raises an InputError if there is less, before any of it is taken.
+
+    Args:
+        numbers: parameters of a classifier.
+    """
+    needed, available = COPIES * 4 * paths * numbers, available_memory()
+    told = f"l2: {paths:,} values of {numbers:,} parameters need about {needed / 1e9:.1f} GB of memory"
+    if available is not None and needed > available:
+        fit = available // (COPIES * 4 * numbers)
+        raise InputError(f"{told}, {available / 1e9:.1f} GB are available; accepted are {fit:,} values at most")
+    if needed > WORTH_SAYING:
+        log.info(told)
+
+
+def counts_alone(node: Any) -> bool:
+    """Tells whether a part of a checkpoint is nothing but whole numbers, by name."""
+    return all(map(counts_alone, node.values())) if isinstance(node, dict) else isinstance(node, int)
 
 
 class Progress(Protocol):
@@ -58,6 +86,23 @@ class Loop(Protocol):
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
 
+class Alone:
+    """Evaluates sets, a part at a time, for a model that was loaded by itself; what trains is a `Pipeline`."""
+
+    one_at_a_time = False
+
+    def run(self, calls: Sequence[Callable[[], Any]]) -> list[Any]:
+        return [call() for call in calls]
+
+    def sums(self, outputs: int, *tasks: tuple[Callable[[Tensor, Tensor], Tensor], Samples]) -> list[Tensor]:
+        found = []
+        for function, (input, target) in tasks:
+            rows = max(1, NUMBERS_AT_ONCE // max(outputs, input.shape[1]))
+            parts = (slice(first, first + rows) for first in range(0, len(target), rows))
+            found.append(torch.stack([function(input[part], target[part]) for part in parts]).sum(0))
+        return found
+
+
 class LinearClassifier(pl.LightningModule):
     """L linear classifiers, one per ``l2`` value, trained side by side on the same mini-batches.
 
@@ -77,13 +122,14 @@ class LinearClassifier(pl.LightningModule):
         task: what it is called in results; a subclass names it, and the next one.
         criterion: the loss, with its derived gradient.
         multilabel: whether a sample may have several labels, or none: then targets are (N, K), 0 or 1.
-        pipeline: what trains and evaluates; `handgrad.fit.fit` sets it.
+        pipeline: what trains and evaluates; `handgrad.fit.fit` sets it. Without it Lightning's Trainer can test and
+            validate a model that was loaded, but not train it.
     """
 
     task: str
     criterion: Loss
     multilabel: bool = False
-    pipeline: Loop
+    pipeline: Loop = cast(Loop, Alone())
 
     # Buffers.
     l2: Tensor
@@ -107,6 +153,7 @@ class LinearClassifier(pl.LightningModule):
         self.automatic_optimization = False  # one training_step makes as many updates as its block has mini-batches
         self.penalize_bias = penalize_bias
         paths, outputs = len(l2), self.num_outputs(num_classes)
+        check_memory(paths, outputs * (num_features + 1))
         self.weight = torch.nn.Parameter(torch.zeros(paths, outputs, num_features))
         self.bias = torch.nn.Parameter(torch.zeros(paths, outputs))
         self.register_buffer("l2", torch.tensor(l2, dtype=self.weight.dtype))
@@ -212,6 +259,22 @@ class LinearClassifier(pl.LightningModule):
         self.best_step[better] = self.steps[better]
         self.best_weight[better] = self.weight.detach()[better]
         self.best_bias[better] = self.bias.detach()[better]
+        self.tell({"_".join(reversed(name.split("/"))): values for name, values in self.metrics.items()})
+
+    def on_test_epoch_end(self) -> None:
+        self.tell({name: values for name, values in self.final.items() if not name.startswith("last_")})
+
+    def tell(self, metrics: dict[str, Tensor]) -> None:
+        """Gives callbacks of others what to watch: ``metrics``, each (L,), by the names of the results.
+
+        On a path a name ends with the l2 value: ``val_loss/l2=0.02``. What tests a model that was loaded returns them.
+        """
+        ends = [f"/l2={l2}" for l2 in self.hparams["l2"]] if len(self.l2) > 1 else [""]
+        named = {name + end: value for name, values in metrics.items() for end, value in zip(ends, values, strict=True)}
+        if isinstance(self.pipeline, Alone):
+            self.log_dict(named, batch_size=1)
+        else:  # Lightning would also log them, besides what the callbacks do
+            self.trainer.callback_metrics.update(named)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["model"] = type(self).__name__
@@ -220,14 +283,23 @@ class LinearClassifier(pl.LightningModule):
             checkpoint["solver"] = self.pipeline.state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Raises an InputError if the checkpoint is of another model or other hyperparameters."""
+        """Raises an InputError if the checkpoint is of another model or other hyperparameters, or has no weights."""
         found = {"model": checkpoint.get("model"), **checkpoint.get("hyper_parameters", {})}
         expected = {"model": type(self).__name__, **self.hparams}
         for name, value in expected.items():
             if found.get(name) != value:
                 raise InputError(f"the checkpoint's {name} is {found.get(name)}; expected {value}")
+        for name, tensor in checkpoint.get("state_dict", {}).items():
+            if not tensor.isfinite().all():
+                raise InputError(f"the checkpoint's {name} has numbers that are not finite; accepted are finite ones")
+        if checkpoint["best_loss"].shape != self.best_loss.shape:
+            raise InputError(
+                f"the checkpoint's best_loss is not a number for each of {len(self.best_loss)} classifiers"
+            )
         self.best_loss = checkpoint["best_loss"]
-        if hasattr(self, "pipeline"):  # else it is loaded by itself, and not to be trained
+        if not isinstance(self.pipeline, Alone):  # else it is not to be trained
+            if not ("callbacks" in checkpoint and counts_alone(checkpoint.get("loops"))):
+                raise InputError("the checkpoint does not say how far the run had come; accepted is its last.ckpt")
             self.pipeline.load_state_dict(checkpoint["solver"])
 
     def inverse_penalty(self, l2: float, samples: float) -> float | None:

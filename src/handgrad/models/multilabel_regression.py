@@ -9,9 +9,7 @@ from handgrad.data.blocks import Samples
 from handgrad.functions.linear_map import linear_map
 from handgrad.functions.objective import MULTILABEL
 from handgrad.metrics import mean_average_precision
-from handgrad.models.linear_classifier import LinearClassifier
-
-NUMBERS_AT_ONCE = 2**20  # features that are read, and cast, at once
+from handgrad.models.linear_classifier import NUMBERS_AT_ONCE, LinearClassifier
 
 
 class MultilabelRegression(LinearClassifier):

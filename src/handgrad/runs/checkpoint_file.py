@@ -36,6 +36,9 @@ def read_checkpoint(path: Path, map_location: Any = None) -> dict[str, Any]:
     if trailer != MARK + hashlib.sha256(content).digest():
         raise InputError(f"{path}: damaged, or not a checkpoint of this project (its SHA-256 does not match)")
     try:
-        return torch.load(io.BytesIO(content), map_location=map_location, weights_only=True)
+        checkpoint = torch.load(io.BytesIO(content), map_location=map_location, weights_only=True)
     except Exception as error:
         raise InputError(f"{path}: not a checkpoint of this project ({type(error).__name__} on loading)") from error
+    if not isinstance(checkpoint, dict):
+        raise InputError(f"{path}: not a checkpoint of this project (a {type(checkpoint).__name__})")
+    return checkpoint

@@ -1,6 +1,7 @@
 """What the environment says of a run's processes: how many were launched, and which one this is."""
 
 import os
+import re
 from typing import NamedTuple
 
 from handgrad.errors import InputError
@@ -33,7 +34,7 @@ def launched() -> Launch | None:
 def count(name: str, least: int) -> int:
     """Returns a variable as a number; raises an InputError unless it is a whole one from ``least``."""
     text = os.environ[name]
-    if not (text.isdecimal() and int(text) >= least):
+    if not (is_whole(text) and int(text) >= least):
         raise InputError(f"{name}={text}: in the environment, accepted is a whole number from {least}")
     return int(text)
 
@@ -62,4 +63,8 @@ def check_rank() -> None:
 def is_first_process() -> bool:
     """Tells the process that speaks and writes from the others of a distributed run."""
     rank = os.environ.get("LOCAL_RANK", "0")
-    return rank.isdecimal() and int(rank) == 0
+    return is_whole(rank) and int(rank) == 0
+
+
+def is_whole(text: str) -> bool:
+    return re.fullmatch(r"[0-9]{1,9}", text) is not None

@@ -28,6 +28,7 @@ import torch
 from torch import Tensor
 
 from handgrad.data.blocks import Block, Samples
+from handgrad.errors import InputError
 from handgrad.functions.objective import Objective
 from handgrad.solvers.protocol import Progress, Solver, State, copy_entries
 from handgrad.training.processes import cores
@@ -102,7 +103,7 @@ class Pipeline:
         self.pool: ThreadPoolExecutor | None = None
         self.parts: list[Part] = []
         self.ahead: list[Callable[[], None]] = []  # what makes the next block's updates, in whatever threads call it
-        self.memory: dict[str, Tensor] = {}  # of a solver that goes on
+        self.memory: dict[str, Tensor] | None = None  # of a solver that goes on
         self.seconds = 0.0  # from the first update to the latest check, in earlier processes too
         self.began: float | None = None
 
@@ -134,8 +135,8 @@ class Pipeline:
         """
         self.objective, self.active = replace(objective, run=self.run), active
         self.whole = self.solver.init(weight, bias)
-        for name, tensor in self.memory.items():
-            self.whole.tensors()[name].copy_(tensor)
+        if self.memory is not None:
+            self.restore(self.memory)
         if self.side_by_side and self.total is None and not self.solver.one_at_a_time:
             paths, outputs = bias.shape
             size = math.ceil(paths / math.ceil(paths * outputs / OUTPUTS_OF_A_PART))
@@ -144,6 +145,17 @@ class Pipeline:
         ahead = ", the next block's updates meanwhile" if self.parts and self.pool else ""
         of_update = self.threads if self.solver.one_at_a_time else 1
         log.info("Threads: %d for an evaluation%s; %d for an update", self.threads, ahead, of_update)
+
+    def restore(self, memory: dict[str, Tensor]) -> None:
+        """Gives the solver back what it knew; an InputError tells if that is of another solver, or of none."""
+        own = {name: tensor for name, tensor in self.whole.tensors().items() if name not in ("weight", "bias")}
+        for name in own | memory:
+            found = memory.get(name)
+            if name not in own or not isinstance(found, Tensor) or found.shape != own[name].shape:
+                raise InputError(
+                    f"the checkpoint's {name}: accepted is what the solver has: {', '.join(own) or 'nothing'}"
+                )
+            own[name].copy_(found)
 
     def finish(self) -> None:
         """Ends the training."""
@@ -201,7 +213,8 @@ class Pipeline:
             finally:
                 list(left)  # after an error nothing is begun any more
 
-        others = [self.pool.submit(work) for _ in range(self.threads - 1)] if self.pool else []
+        helpers = min(self.threads, len(calls)) - 1  # a thread without a call would cost its start alone
+        others = [self.pool.submit(work) for _ in range(helpers)] if self.pool else []
         work()
         for other in others:
             other.result()
@@ -214,7 +227,7 @@ class Pipeline:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Makes ``start`` go on from ``state``; says when bits may differ."""
-        self.memory, self.seconds = state["memory"], state["seconds"]
+        self.memory, self.seconds = dict(state["memory"]), float(state["seconds"])
         for name, now in here().items():
             if state[name] != now:
                 log.warning("%s was %s when the run began, is %s now: bits may differ", name, state[name], now)

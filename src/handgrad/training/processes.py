@@ -1,6 +1,7 @@
 """The processes of a distributed run, and the processor cores that each may use."""
 
 import os
+import re
 
 import torch
 from torch import Tensor
@@ -15,6 +16,6 @@ def total(tensor: Tensor) -> Tensor:
 def cores() -> int:
     """Returns the number of cores that this process may use."""
     told = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]  # the jobs of a parallel sweep are told their share
-    if told.isdigit() and int(told) > 0:
+    if re.fullmatch(r"[0-9]{1,9}", told) and int(told) > 0:
         return int(told)
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
