@@ -70,7 +70,7 @@ MEANT = [
     ("-m l2=glob(*)", "accepted in a sweep are values like"),
     ("-m l2=range(0,100000000)", "l2=range(0,100000000): more than 10,000 values"),
     ("-m l2=range(0,1000) seed=range(0,1000)", "-m: a sweep of 1,000,000 runs; accepted are 10,000 at most"),
-    ("l2=" + "[" * 3000 + "]" * 3000, "nested too deeply"),
+    ("l2=" + "[" * 3000 + "]" * 3000, "brackets within one another"),
 ]
 
 
