@@ -16,6 +16,7 @@ from handgrad.runs.overrides import Overrides, split_words
 from handgrad.runs.results import Row, csv_file, shown
 
 SWEEP = "multirun.yaml"  # Hydra's: how the sweep in a folder came about
+KILLED = "its process died"  # how the failure of a job begins that resume=true does again
 TRACES = (LOCK, WORDS, FAILED)  # what a job leaves, however early it fails
 COUNTS = ("steps", "best_step")
 SHOWN = (*COUNTS, "val_loss", "val_accuracy", "test_accuracy")
