@@ -15,6 +15,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
 from handgrad.cli.messages import one_line
+from handgrad.errors import InputError
 from handgrad.files import replace_file
 from handgrad.runs.folder import LOCK, RESULTS, RunFolder
 from handgrad.runs.launch import is_first_process
@@ -89,8 +90,13 @@ def tell_stopped(stop: Interrupted) -> None:
     """Says where a run or a sweep was stopped, and the command that goes on."""
     name = signal.Signals(stop.number).name
     if sweeping and (sweeping[-1] / SWEEP).exists():
+        try:
+            left = unfinished(sweeping[-1])
+        except InputError as error:
+            print(f"\nStopped by {name}. {error}", file=sys.stderr)
+            return
         print(f"\nStopped by {name}. Runs of the sweep that have not finished:", file=sys.stderr)
-        for overrides in unfinished(sweeping[-1]):
+        for overrides in left:
             print(f"  {' '.join(overrides)}", file=sys.stderr)
         tell_how_to_go_on(sweeping[-1])
     elif stop.folder:
