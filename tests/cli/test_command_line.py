@@ -135,6 +135,10 @@ def test_help_names_the_settings(command):
 def test_folder_names_are_one_short_folder():
     assert folder_name("l2=0.2,task=softmax") == "l2=0.2,task=softmax"
     assert "/" not in folder_name("data.root=../../x")
+    layer = folder_name("data.train=/far/away/features/layer01/train.npz,data=features")
+    assert layer.startswith("data.train=layer01_train.npz,data=features_")
+    shards = folder_name("data.train=[/far/away/a/1.npy,/far/away/a/2.npy],seed=1")
+    assert shards.startswith("data.train=[a_1.npy,a_2.npy],seed=1_")
     assert folder_name("") == "defaults", "else the job would train in the sweep's own folder"
 
 
@@ -144,12 +148,14 @@ def test_folder_names_are_one_short_folder():
         [f"l2={list(range(200))}{end}" for end in "ab"],
         [f"data.root={name}" for name in ("a b", "a_b", "a/b", "a:b", "a  b")],
         ["", "defaults=1"],
+        [f"data.train={folder}/features/train.npz" for folder in ("/a", "/b", "b", "")],
+        [f"data.train={letter * 120}" for letter in "üあ"],
     ],
 )
 def test_different_jobs_never_share_a_folder(jobs):
     names = {folder_name(job) for job in jobs}
     assert len(names) == len(jobs)
-    assert all(0 < len(name) <= 120 for name in names)
+    assert all(0 < len(name.encode()) <= 120 for name in names)
 
 
 @pytest.mark.parametrize("launcher", [(), ("hydra/launcher=joblib", "hydra.launcher.n_jobs=1")], ids=["", "joblib"])
