@@ -17,7 +17,7 @@ from handgrad.cli.command_line import Stopped, check_arguments, command_line
 from handgrad.cli.configuration import CONF, check, check_path, composed, identity, l2_path, resolved
 from handgrad.cli.endings import one_run
 from handgrad.cli.streams import terminal_width
-from handgrad.runs.folder import RunFolder
+from handgrad.runs.folder import RESULTS, RunFolder
 from handgrad.runs.launch import is_first_process
 from handgrad.runs.results import selected, table
 
@@ -63,6 +63,8 @@ def train(cfg: DictConfig, run: RunFolder) -> float:
         rows = run.results_of(identity(cfg))
         log.info("%s has finished already", run)
         return selected(rows)[f"val_{cfg.select.metric}"]
+    if run.has_damaged_results:
+        log.warning("%s: damaged; the run is done again from where it is saved", RunFolder(run.path / RESULTS))
     given = arguments(cfg, run.path)
 
     from handgrad.fit import fit

@@ -5,11 +5,13 @@ import shutil
 import subprocess
 import sys
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from tqdm import tqdm
 
+from handgrad.errors import InputError
 from handgrad.runs.folder import RunFolder
 from handgrad.runs.overrides import Overrides, parse_overrides
 
@@ -79,7 +81,11 @@ def finished_jobs(command: Command, folder: Path) -> list[Path | None]:
     A job is finished when its folder has ``results.csv`` and its overrides are the ones asked for.
     """
     candidates = [RunFolder(path) for path in (sorted(folder.glob("*")) if command.swept else [folder])]
-    found = [(run.path, run.overrides()) for run in candidates if run.has_results and run.has_words]
+    found = []
+    for run in candidates:
+        if run.has_results:
+            with suppress(InputError):  # whose words nobody knows is none of these
+                found.append((run.path, run.overrides()))
     return [next((path for path, overrides in found if overrides == job), None) for job in command.jobs()]
 
 

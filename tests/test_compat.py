@@ -1,5 +1,6 @@
 """Each private name that is used still does what it is used for; if not, a sentence says what to do."""
 
+import inspect
 import re
 import warnings
 from pathlib import Path
@@ -138,6 +139,20 @@ def test_launched_processes_are_lightnings_own_list():
         "Lightning keeps the processes that it starts elsewhere now: after an error they would wait for ever."
     )
     assert compat.launched_processes(SimpleNamespace(strategy=SimpleNamespace(launcher=None))) == []
+
+
+def test_hydras_joblib_launcher_launches_by_what_it_is_given(monkeypatch):
+    from hydra_plugins.hydra_joblib_launcher import _core
+
+    monkeypatch.setattr(_core, "Parallel", _core.Parallel)
+    compat.launch_by(len)
+    assert (_core.Parallel, "Parallel" in _core.launch.__code__.co_names) == (len, True), (
+        "Hydra's joblib launcher finds joblib.Parallel elsewhere now: one killed process would end a whole sweep."
+    )
+    taken = list(inspect.signature(_core.execute_job).parameters)
+    assert taken == ["idx", "overrides", "hydra_context", "config", "task_function", "singleton_state"], (
+        "A job of Hydra's joblib launcher takes other arguments now: see compat.in_place_of."
+    )
 
 
 def test_known_warnings_are_kept_quiet_and_no_others():

@@ -49,7 +49,7 @@ BELOW: dict[str, set[str]] = {
         "solvers",
     }
     | {"training"},
-    "cli": {"errors", "files", "fit", "plots", "runs", "selection"},
+    "cli": {"compat", "errors", "files", "fit", "plots", "runs", "selection"},
     "export": {"classifier", "cli", "errors", "files"},
 }
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path.name != "__init__.py")

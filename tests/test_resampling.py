@@ -13,7 +13,7 @@ from handgrad import LinearProbe
 from handgrad.cli.messages import one_line
 from handgrad.data.splits import few_shots
 from handgrad.metrics import outcome
-from handgrad.resampling import few_shot_table, intervals, of_folds
+from handgrad.resampling import few_shot_table, intervals, kept, of_folds
 from handgrad.runs.results import read_results, table
 from handgrad.runs.signals import Interrupted, stopping
 
@@ -31,6 +31,13 @@ def wine(tmp_path) -> list[str]:
     np.savez(tmp_path / "train.npz", x=x[~test], y=y[~test], group=group[~test], weight=1.0 + (x[~test, 0] > 0))
     np.savez(tmp_path / "test.npz", x=x[test], y=y[test])
     return [*WORDS, f"data.train={tmp_path}/train.npz", f"data.test={tmp_path}/test.npz"]
+
+
+@pytest.mark.parametrize("content", [b"fold,l2\n0,0.1\n1,0", b"fold,l2\n0,0.1\n1\n", b"\xff"], ids=str)
+def test_damaged_rows_of_an_earlier_process_are_told_and_made_again(content, tmp_path, caplog):
+    (tmp_path / "folds.csv").write_bytes(content)
+    assert kept(tmp_path, "folds.csv", 1) == []
+    assert caplog.messages == [f"{tmp_path}/folds.csv: damaged; its fits are made again"]
 
 
 @pytest.mark.parametrize(

@@ -253,12 +253,12 @@ def rows_of(run: RunFolder) -> list[Row]:
     if (path / SWEEP).exists():
         jobs = sorted(other.name for other in path.iterdir() if (other / RESULTS).is_file())
         raise InputError(f"run={run}: a sweep; accepted is one of its jobs, like {run}/{jobs[0] if jobs else '<job>'}")
+    if run.has_damaged_results:
+        raise InputError(f"{RunFolder(path / RESULTS)}: damaged, or no results of a run")
     if not run.has_results:
         if told := run.failure():
             raise InputError(f"run={run}: the run failed ({told}); {accepted}")
         if run.has_checkpoint:
             raise InputError(f"run={run}: the run has not finished; python train.py resume={run} goes on with it")
         raise InputError(f"run={run}: no {RESULTS} there; {accepted}")
-    if not (rows := run.results_or_none()):
-        raise InputError(f"{RunFolder(path / RESULTS)}: damaged, or no results of a run")
-    return rows
+    return run.results_or_none()

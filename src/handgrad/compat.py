@@ -75,6 +75,27 @@ def launched_processes(trainer: Any) -> list[Any]:
     return getattr(trainer.strategy.launcher, "procs", [])
 
 
+def launch_by(parallel: Callable[..., Any]) -> None:
+    """Makes Hydra's joblib launcher call ``parallel`` in place of ``joblib.Parallel``: there is no setting for that."""
+    from hydra_plugins.hydra_joblib_launcher import _core
+
+    _core.Parallel = parallel
+
+
+def in_place_of(call: tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]], task: Callable[..., Any]) -> Any:
+    """Returns what a job of Hydra's joblib launcher returns, in this process, with ``task`` in the program's place.
+
+    Args:
+        call: as the launcher hands it to ``joblib.Parallel``.
+    """
+    from hydra.core.utils import configure_log
+
+    function, (number, words, context, config, _, singletons), named = call
+    returned = function(number, words, context, config, task, singletons, **named)
+    configure_log(config.hydra.hydra_logging, config.hydra.verbose)  # what comes next does not belong to the job's log
+    return returned
+
+
 def ignore_known_warnings() -> None:
     """Keeps quiet about what is meant to be so, or what the user cannot mend."""
     # Lightning uses what torch calls deprecated.

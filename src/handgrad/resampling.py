@@ -1,5 +1,6 @@
 """What a run finds on parts of its samples: folds of a cross-validation, few-shot draws, draws of the test set."""
 
+import csv
 import logging
 import statistics
 from collections.abc import Callable, Iterator, Sequence
@@ -174,7 +175,12 @@ def obedient(folder: Path | None, done: Callable[[], str]) -> Iterator[Before]:
 def kept(folder: Path | None, name: str, count: int) -> list[Row]:
     """Returns the rows that an earlier process left, a multiple of ``count``."""
     path = folder and folder / name
-    rows = read_results(path) if path and path.exists() else []
+    rows = []
+    if path and path.exists():
+        try:
+            rows = read_results(path)
+        except (OSError, ValueError, csv.Error):
+            log.warning("%s: damaged; its fits are made again", path)
     return rows[: len(rows) // count * count]
 
 

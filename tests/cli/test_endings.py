@@ -11,10 +11,11 @@ from omegaconf import OmegaConf
 from handgrad.cli import endings
 from handgrad.cli.endings import SweepEnd, failures, forget_sweep, one_run, owning, sweeping, tell_stopped
 from handgrad.errors import InputError
-from handgrad.runs.folder import FAILED, LAST, LOG, RESULTS, RunFolder
+from handgrad.runs.folder import FAILED, LAST, LOG, RESULTS, WORDS, RunFolder
 from handgrad.runs.signals import Interrupted
-from handgrad.runs.sweep import read_jobs
+from handgrad.runs.sweep import SWEEP, read_jobs
 
+GOOD = b"val_loss,val_accuracy\n0.5,0.5\n"
 LINE = "lr=0: accepted is a number > 0"
 
 
@@ -101,7 +102,7 @@ def test_a_strangers_error_is_remembered_with_its_traceback(of_sweep, run, caplo
 
 def test_an_error_after_the_results_does_not_make_them_a_failure(run):
     with one_run(run, of_sweep=True):
-        (run.path / RESULTS).touch()
+        (run.path / RESULTS).write_bytes(GOOD)
         raise InputError(LINE)
     assert failures == [LINE]
     assert not (run.path / FAILED).exists()
@@ -110,7 +111,7 @@ def test_an_error_after_the_results_does_not_make_them_a_failure(run):
 @pytest.mark.parametrize("of_sweep", [False, True])
 def test_what_is_refused_because_of_earlier_results_is_told_to_the_sweep_alone(of_sweep, run):
     """In a parallel sweep the folder is all that the first process sees of it; a run by itself has its exit code."""
-    (run.path / RESULTS).touch()
+    (run.path / RESULTS).write_bytes(GOOD)
     with one_run(run, of_sweep):
         raise InputError(LINE)
     assert failures == [LINE]
@@ -175,7 +176,7 @@ def test_stopped_before_a_run(capsys):
 def test_stopped_in_a_run_without_checkpoints(results, run, capsys):
     """Whether its training had begun nobody knows: true is what is said of both."""
     if results:
-        (run.path / RESULTS).touch()
+        (run.path / RESULTS).write_bytes(GOOD)
     with pytest.raises(Interrupted) as caught, one_run(run):
         raise Interrupted(signal.SIGTERM)
     tell_stopped(caught.value)
@@ -207,7 +208,8 @@ def test_a_stopped_sweep_names_what_is_left_and_how_to_go_on(tmp_path, capsys):
     for number, (l2, lr) in enumerate((("0", "0.2"), ("[0,1]", "0.1"))):
         job = RunFolder(tmp_path / str(number))
         job.begin({}, ["experiment=report_l2", f"lr={lr}", f"l2={l2}"], number)
-    (tmp_path / "0" / RESULTS).touch()
+    (tmp_path / "0" / RESULTS).write_bytes(GOOD)
+    (tmp_path / "1" / RESULTS).write_bytes(GOOD[:-4])
     sweeping.append(tmp_path)
     tell_stopped(Interrupted(signal.SIGTERM))
     assert capsys.readouterr().err == (
@@ -219,6 +221,23 @@ def test_a_stopped_sweep_names_what_is_left_and_how_to_go_on(tmp_path, capsys):
         "  python train.py -m experiment=report_l2 'l2=0,[0,1]' lr=0.1,0.2 "
         "hydra/launcher=joblib hydra.launcher.n_jobs=2 resume=true\n"
     )
+
+
+@pytest.mark.parametrize("name", [WORDS, SWEEP], ids=str)
+def test_a_stopped_sweep_with_a_damaged_file_names_it(name, tmp_path, monkeypatch, capsys, caplog):
+    monkeypatch.chdir(tmp_path)
+    words = {"hydra": {"overrides": {"task": ["seed=1,2"], "hydra": []}}}
+    (tmp_path / SWEEP).write_text(yaml.safe_dump(words))
+    RunFolder("1").begin({}, ["seed=1"], 0)
+    (tmp_path / "1" / RESULTS).write_bytes(GOOD)
+    damaged = tmp_path / SWEEP if name == SWEEP else tmp_path / "1" / WORDS
+    damaged.write_text("[")
+    sweeping.append(tmp_path)
+    tell_stopped(Interrupted(signal.SIGTERM))
+    told = [*caplog.messages, *capsys.readouterr().err.splitlines()]
+    assert sum(f"{RunFolder(damaged)}: damaged" in line for line in told) == 1
+    assert any("Stopped by SIGTERM" in line for line in told)
+    assert ("  seed=1" in told) == (name == WORDS), "who knows what has come of it? It is done again"
 
 
 # --- the beginning of a sweep ----------------------------------------------------------------------------------------
@@ -306,7 +325,6 @@ def job(run: RunFolder, name: str, results: bytes | None) -> RunFolder:
     return job
 
 
-GOOD = b"val_loss,val_accuracy\n0.5,0.5\n"
 LEFT = {
     "nothing": (None, None),
     "an empty table": (b"", None),

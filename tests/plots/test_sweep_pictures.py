@@ -1,10 +1,12 @@
 """The pictures of a sweep."""
 
+import itertools
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 from tensorboard.backend.event_processing.event_file_loader import LegacyEventFileLoader
 
@@ -51,8 +53,8 @@ def test_several_swept_keys_are_named(tmp_path):
     for number, task in enumerate(("softmax", "logistic")):
         write_job(tmp_path, number, [f"task={task}", f"lr=0.{number + 1}"])
     assert sum_up(tmp_path).splitlines()[2].startswith("task=logistic, lr=0.2")
-    _, lower = draw_sweep(read_jobs(tmp_path), ["task", "lr"]).axes
-    assert [tick.get_text() for tick in lower.get_xticklabels()] == ["task=softmax, lr=0.1", "task=logistic, lr=0.2"]
+    left, _ = draw_sweep(read_jobs(tmp_path), ["task", "lr"]).axes
+    assert [tick.get_text() for tick in left.get_yticklabels()] == ["task=softmax, lr=0.1", "task=logistic, lr=0.2"]
 
 
 # --- parts of them ---------------------------------------------------------------------------------------------------
@@ -92,11 +94,42 @@ def test_a_wide_range_gets_a_logarithmic_axis(values, scale):
 
 
 @pytest.mark.parametrize("values", [[True, False], ["a", "b"], [1, None], [[0], [1]]])
-def test_what_is_no_number_is_named_on_the_axis(values):
-    jobs = [job(str(i), {"key": value}, (0.9, 1.0)) for i, value in enumerate(values)]
-    _, lower = draw_sweep(jobs, ["key"]).axes
-    assert [tick.get_text() for tick in lower.get_xticklabels()] == [f"key={value}" for value in values]
-    assert list(lower.lines[0].get_xdata()) == [0, 1]
+def test_what_is_no_number_is_named_from_top_to_bottom(values):
+    jobs = [job(str(i), {"key": value}, (0.9, 4.0)) for i, value in enumerate(values)]
+    left, right = draw_sweep([*jobs, job("2", {"key": "bad"})], ["key"]).axes
+    names = [f"key={value}" for value in [*values, "bad"]]
+    assert [tick.get_text() for tick in left.get_yticklabels()] == names
+    assert left.get_ylim() == right.get_ylim() == (2.5, -0.5)
+    for panel, label, measured in ((left, "Validation accuracy", 0.9), (right, "‖w‖", 2)):
+        assert panel.get_xlabel() == label
+        points, failed = panel.lines
+        assert (list(points.get_xdata()), list(points.get_ydata())) == ([measured] * 2, [0, 1])
+        assert list(failed.get_ydata()) == [2]
+
+
+PATHS = [f"/home/someone/experiments/features/wordnet/minilm-l12-h384/layer{n:02d}/features_train.npz" for n in (1, 6)]
+LONG = {
+    "files": [{"data.train": path} for path in PATHS],
+    "files and seeds": [{"data.train": path, "seed": seed} for path in PATHS for seed in (0, 1)],
+    "shards": [{"data.train": [path, path.replace("train", "more")]} for path in PATHS],
+    "names": [{"task": "a" * 90}, {"task": "b" * 60}],
+    "names that differ in their midst": [{"task": f"{'a' * 60}{n}{'a' * 60}"} for n in range(2)],
+    "one without words": [{}, {"task": "softmax"}, {"task": "logistic"}],
+    "many": [{"seed": n, "lr": n} for n in range(60)],
+}
+
+
+@pytest.mark.parametrize("draw", [draw_sweep, draw_files])
+@pytest.mark.parametrize("overrides", LONG.values(), ids=LONG)
+def test_no_label_is_cut_and_none_covers_another(overrides, draw):
+    jobs = [job(f"seed={i},{'folder' * 15}", given, (0.9, 1.0)) for i, given in enumerate(overrides)]
+    jobs = [one._replace(results=[row | {"selected": "true"} for row in one.results]) for one in jobs]
+    figure = draw(jobs, swept_keys(jobs))
+    FigureCanvasAgg(figure).draw()  # of a figure that is too small for its labels matplotlib warns
+    box, (width, height) = figure.get_tightbbox(), figure.get_size_inches()  # both in inches
+    assert min(box.x0, box.y0, width - box.x1, height - box.y1) > -0.02
+    names = [label.get_window_extent() for label in figure.axes[0].get_yticklabels()]
+    assert all(lower.y1 <= upper.y0 + 1 for upper, lower in itertools.pairwise(names))
 
 
 @pytest.mark.parametrize(
@@ -180,9 +213,13 @@ def test_files_of_one_folder_are_named_without_it():
         "x/a.npy, x/b.npy",
         "y.npy",
     ]
-    (long,) = names_of([of_file("x" * 60 + "/layer12.npz")], ["data.train", "seed"])
-    assert len(long) == 44
-    assert long.startswith("…")
+    of_layers = [of_file(f"/far/away/layer{n}/{'x' * 40}.npz") for n in (1, 12)]
+    assert names_of(of_layers, ["data.train"]) == [
+        f"layer1/{'x' * 15}…{'x' * 17}.npz",
+        f"layer12/{'x' * 14}…{'x' * 17}.npz",
+    ]
+    assert [len(name) for name in names_of(of_layers, ["data.train", "seed"])] == [44, 44]
+    assert names_of([of_file("/far/a.npz"), of_file("b.npz")], ["data.train"]) == ["/far/a.npz", "b.npz"]
 
 
 def test_a_sweep_over_files_gets_its_picture(tmp_path):

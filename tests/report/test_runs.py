@@ -43,6 +43,14 @@ def test_the_jobs_of_a_sweep_are_found_by_their_overrides(tmp_path):
     assert finished_jobs(SWEEP, tmp_path) == [tmp_path / "a", tmp_path / "b"]
 
 
+@pytest.mark.parametrize("name", ["results.csv", ".hydra/overrides.yaml"])
+def test_a_job_of_which_a_file_is_damaged_is_not_finished(name, tmp_path):
+    for job, folder in zip(SWEEP.jobs(), "ab", strict=True):
+        write_run(tmp_path / folder, job)
+    (tmp_path / "a" / name).write_text("[")
+    assert finished_jobs(SWEEP, tmp_path) == [None, tmp_path / "b"]
+
+
 def test_overrides_are_compared_as_values(tmp_path):
     write_run(tmp_path, {"experiment": "course_l2", "data.shuffle": True, "l2": [0, 0.02]})
     (tmp_path / ".hydra" / "overrides.yaml").write_text("- l2=[0,0.02]\n- experiment=course_l2\n- data.shuffle=True\n")

@@ -12,6 +12,7 @@ from handgrad.files import locked
 from handgrad.runs.folder import CONFIG, FAILED, JOB, LAST, LOCK, LOG, RESULTS, WORDS, RunFolder, latest_run
 from handgrad.runs.results import as_csv, shown
 
+WHOLE = as_csv([{"task": "softmax", "selected": "true", "val_accuracy": 0.5}])
 CONFIGURATION = {"l2": [0, 0.02], "lr": 1e-5, "data": {"split": "2024-13-45", "digits": None}, "ü": "null"}
 TYPED = ["task=softmax", "l2=[0,0.02]", "lr=1e-5", "data.root='my data'"]
 
@@ -163,7 +164,7 @@ def test_what_a_run_has(run):
     (run.path / LAST).parent.mkdir()
     (run.path / LAST).touch()
     assert has() == (True, True, False)
-    (run.path / RESULTS).touch()
+    (run.path / RESULTS).write_bytes(WHOLE)
     assert has() == (True, True, True)
     (run.path / WORDS).unlink()
     assert has() == (False, True, True)
@@ -203,9 +204,46 @@ def test_results_that_cannot_be_read_are_an_error(run):
     with pytest.raises(ValueError, match="utf-8"):
         run.results()
     (run.path / RESULTS).write_bytes(b"task,val_accuracy\nsoftmax,0.5,0.5\n")
-    with pytest.raises(ValueError, match="more cells"):
+    with pytest.raises(ValueError, match="more or fewer cells"):
         run.results()
     assert run.results_or_none() == []
+
+
+@pytest.mark.parametrize("cut", range(0, len(WHOLE), 7))
+def test_results_cut_anywhere_are_none(cut, run):
+    (run.path / RESULTS).write_bytes(WHOLE[:cut])
+    assert (run.has_results, run.has_damaged_results) == (False, True)
+
+
+def test_results_without_the_selected_row_are_none(run):
+    rows = [{"l2": l2, "selected": mark, "val_accuracy": 0.5} for l2, mark in ((0.0, "false"), (1.0, "true"))]
+    (run.path / RESULTS).write_bytes(as_csv(rows))
+    assert len(run.results_or_none()) == 2
+    (run.path / RESULTS).write_bytes(as_csv(rows[:1]))
+    assert run.has_damaged_results
+
+
+@pytest.mark.parametrize("words", [TYPED[:1], [], ["task=logistic", *TYPED[1:]]])
+def test_results_that_cannot_be_read_are_replaced_by_their_own_run_alone(words, run):
+    """Where no checkpoint says whose they are its words do; without words they may be anybody's."""
+    (run.path / RESULTS).write_bytes(WHOLE[:-1])
+    run.begin(CONFIGURATION, TYPED[::-1], 3)
+    before = files(run), (run.path / WORDS).read_bytes()
+    with pytest.raises(InputError, match=r"^outputs/run/results\.csv: damaged, or no results of a run$"):
+        run.begin(CONFIGURATION, words, 3)
+    assert (files(run), (run.path / WORDS).read_bytes()) == before
+    (run.path / WORDS).unlink()
+    with pytest.raises(InputError, match=r"results\.csv: damaged"):
+        run.begin(CONFIGURATION, TYPED, 3)
+
+
+def test_what_a_killed_process_was_writing_goes_with_the_next(run):
+    for folder in (".", ".hydra", "checkpoints"):
+        (run.path / folder).mkdir(exist_ok=True)
+        (run.path / folder / ".results.csv.4711.tmp").touch()
+    (run.path / "notes.tmp").touch()
+    with run.owned():
+        assert files(run) == [".hydra/config.yaml", ".hydra/hydra.yaml", ".hydra/overrides.yaml", ".lock", "notes.tmp"]
 
 
 SETTINGS = {"task": "softmax", "l2": [0.0, 2.0], "data.digits": None, "callbacks.early_stopping": None}
@@ -265,11 +303,19 @@ def test_the_latest_run_saved_its_state_last(outputs):
 
 
 def test_finished_locked_and_wordless_runs_are_passed_over(outputs):
-    (outputs / "day1" / "3" / RESULTS).touch()
+    (outputs / "day1" / "3" / RESULTS).write_bytes(WHOLE)
     (outputs / "day0" / "2" / WORDS).unlink()
     with locked(outputs / "day1" / "1" / LOCK):
         assert latest_run(outputs).path == outputs / "day0" / "0"
     assert latest_run(outputs).path == outputs / "day1" / "1"
+
+
+@pytest.mark.parametrize("content", ["", "- task=softmax\n-", "- task=softmax\n- l2=[0,"])
+def test_one_whose_words_are_damaged_is_told_and_passed_over(content, outputs, caplog):
+    (outputs / "day1" / "3" / WORDS).write_text(content)
+    assert latest_run(outputs).path == outputs / "day0" / "2"
+    (told,) = caplog.messages
+    assert told == "outputs/day1/3/.hydra/overrides.yaml: damaged, or no list of words of a run; passed over"
 
 
 @pytest.mark.parametrize("name", ["outputs", "elsewhere"])

@@ -12,7 +12,7 @@ import yaml
 from handgrad.cli.endings import sum_up
 from handgrad.errors import InputError
 from handgrad.runs.checkpoint import WholeCheckpointIO
-from handgrad.runs.folder import LAST, LOCK, RESULTS, WORDS
+from handgrad.runs.folder import LAST, LOCK, RESULTS, WORDS, RunFolder
 from handgrad.runs.results import as_csv, read_results
 from handgrad.runs.sweep import SWEEP, accuracy_on_test, latest_sweep, owned, read_jobs, started_with
 from tests.report.conftest import write_results
@@ -45,6 +45,14 @@ def touched(path: Path) -> None:
     path.touch()
 
 
+def torn(sweep: Path) -> None:
+    (sweep / SWEEP).write_bytes((sweep / SWEEP).read_bytes()[:20])
+
+
+def of(job: Path, *words: str) -> None:
+    RunFolder(job).begin({}, ["task=softmax", *words], 0)
+
+
 WORDS_OF_IT = ("task=softmax", "seed=1,2")
 STRANGE = {
     "a run's words": (lambda x: touched(x / WORDS), "holds a run already"),
@@ -52,6 +60,10 @@ STRANGE = {
     "a run's results": (lambda x: touched(x / RESULTS), "holds a run already"),
     "a run in a sweep": (lambda x: (begun(x, *WORDS_OF_IT), touched(x / WORDS)), "holds a run already"),
     "another sweep": (lambda x: begun(x, "task=softmax", "seed=3"), "holds another sweep already"),
+    "another sweep, of whose file there is half": (
+        lambda x: (begun(x), torn(x), of(x / "job", "seed=3")),
+        "holds another sweep already",
+    ),
     "a larger sweep": (lambda x: begun(x, "task=softmax", "seed=1,2,3"), "holds another sweep already"),
     "runs": (lambda x: touched(x / "run" / WORDS), "holds other runs already"),
     "a run that has just begun": (lambda x: touched(x / "run" / LOCK), "holds other runs already"),
@@ -64,6 +76,8 @@ ITS_OWN = {
     "a note": lambda x: touched(x / "notes.txt"),
     "the same sweep": lambda x: begun(x, *WORDS_OF_IT),
     "the same sweep, ended": lambda x: (begun(x, *WORDS_OF_IT), touched(x / RESULTS), touched(x / "job" / WORDS)),
+    "the same sweep, of whose file there is half": lambda x: (begun(x), torn(x), of(x / "job", "seed=2")),
+    "the same sweep, of which there is half a file alone": lambda x: (begun(x), torn(x), touched(x / "job" / WORDS)),
     "a part of it": lambda x: begun(x, "seed=2", "task=softmax"),
 }
 
@@ -92,13 +106,19 @@ def test_a_sweep_owns_its_folder(make, tmp_path):
         pass
 
 
-@pytest.mark.parametrize("content", ["", "[", "hydra: 5", "hydra: {overrides: {task: 5, hydra: []}}", "a: b"])
-def test_a_damaged_description_of_a_sweep_is_one_line_and_is_passed_over(content, tmp_path):
+HALF = "hydra: {overrides: {hydra: [], task: [task=softmax, 'seed=[1']}}"
+
+
+@pytest.mark.parametrize("content", ["", "[", "hydra: 5", "hydra: {overrides: {task: 5, hydra: []}}", "a: b", HALF])
+def test_a_damaged_description_of_a_sweep_is_one_line_and_is_passed_over(content, tmp_path, caplog):
     begun(tmp_path / "whole", *WORDS_OF_IT)
     begun(tmp_path / "damaged", *WORDS_OF_IT)
     (tmp_path / "damaged" / SWEEP).write_text(content)
     os.utime(tmp_path / "whole" / SWEEP, (1000, 1000))
+    (tmp_path / "gone").mkdir()
+    (tmp_path / "gone" / SWEEP).symlink_to("nowhere")
     assert latest_sweep(tmp_path, WORDS_OF_IT) == tmp_path / "whole"
+    assert f"{tmp_path}/damaged/multirun.yaml: damaged, or no description of a sweep; passed over" in caplog.messages
     with pytest.raises(InputError, match=r"damaged/multirun\.yaml: damaged, or no description of a sweep"):
         started_with(tmp_path / "damaged")
 
@@ -136,6 +156,20 @@ def test_nothing_breaks_it(tmp_path):
     sum_up(tmp_path)
     assert (tmp_path / "sweep.png").is_file()
     assert not (tmp_path / "weights.png").exists()
+
+
+def test_a_job_whose_words_are_damaged_is_named_by_its_folder(sweep):
+    damaged = sweep / "task=softmax,l2=2"
+    (damaged / WORDS).write_text("- task=softmax\n-")
+    lines = sum_up(sweep).splitlines()
+    assert [line.split()[0] for line in lines] == ["job", "l2=0", "l2=0.002", "l2=0.02", "task=softmax,l2=2"]
+    assert lines[-1].split()[-1] == "0.6667", "its results are no less"
+
+
+def test_what_a_killed_sweep_was_writing_goes_with_the_next(tmp_path):
+    touched(tmp_path / ".results.csv.4711.tmp")
+    with owned(tmp_path, WORDS_OF_IT):
+        assert [path.name for path in tmp_path.iterdir()] == [LOCK]
 
 
 def test_of_files_the_selected_l2_alone_is_told(tmp_path):

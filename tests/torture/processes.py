@@ -28,15 +28,15 @@ def read_until(process: subprocess.Popen, text: str) -> str:
     raise AssertionError(told)
 
 
-def group_members(group: int) -> list[str]:
-    """Returns the command lines of the processes of a group that are not at their end; needs /proc."""
-    found = []
+def group_members(group: int) -> dict[int, str]:
+    """Returns the command lines of the processes of a group that are not at their end, by their ids; needs /proc."""
+    found = {}
     for path in Path("/proc").glob("[0-9]*"):
         try:
             state, _, process_group = (path / "stat").read_text().rpartition(")")[2].split()[:3]
             command = (path / "cmdline").read_text()  # empty once a process is on its way out
             if int(process_group) == group and state != "Z" and command:
-                found.append(command)
+                found[int(path.name)] = command
         except (FileNotFoundError, ProcessLookupError):
             continue
     return found

@@ -90,7 +90,7 @@ def test_a_distributed_run_is_stopped_and_goes_on(tmp_path, start):
     process.terminate()
     told += process.communicate()[1]
     assert process.returncode == 143, told
-    assert group_members(process.pid) == []
+    assert group_members(process.pid) == {}
     assert "Traceback" not in told
     assert re.search(r"Stopped by SIGTERM after \d+ updates; all is saved", told)
     assert "python train.py resume=outputs/run" in told
@@ -101,7 +101,7 @@ def test_a_distributed_run_is_stopped_and_goes_on(tmp_path, start):
     process.send_signal(signal.SIGINT)
     told += process.communicate()[1]
     assert process.returncode == 130, told
-    assert group_members(process.pid) == []
+    assert group_members(process.pid) == {}
     assert torch.load(checkpoint, weights_only=True)["global_step"] > step
     assert [path.name for path in (tmp_path / "outputs").iterdir()] == ["run"]
 
@@ -115,7 +115,7 @@ def test_a_failed_save_ends_all_processes(tmp_path):
     assert process.returncode == 1, told
     assert [line for line in told.splitlines() if line.startswith("error: ")] == [told.splitlines()[-1]]
     assert "checkpoint not saved" in told
-    assert group_members(process.pid) == []
+    assert group_members(process.pid) == {}
 
 
 @pytest.mark.torture
@@ -130,7 +130,7 @@ def test_a_killed_process_takes_the_others_with_it(victim, tmp_path):
         os.kill(int(second), signal.SIGKILL)
     process.communicate()  # ends when no process has the pipe any more
     assert process.returncode != 0
-    assert group_members(process.pid) == []
+    assert group_members(process.pid) == {}
 
 
 def test_mini_batches_too_small_to_share_are_refused(command):

@@ -54,11 +54,15 @@ SECTIONS = ("task", "data", "optimizer", "trainer", "callbacks", "select")
 
 
 def folder_name(name: str) -> str:
-    """Returns ``name`` as the name of one folder: no separators, at most 120 characters, of its own for each name."""
-    kept = re.sub(r"[^\w.,=+\-\[\]]", "_", name)
-    if kept == name and len(name) <= 120:
+    """Returns ``name`` as the name of one folder: no separators, at most 120 bytes, of its own for each name.
+
+    Of a path it keeps the last folder and the name: what stands before is alike for all jobs, and long.
+    """
+    ends = re.sub(r"[^,=\[\]]*/(?=[^,/\]]+/[^,/\]]+)", "", name)
+    kept = re.sub(r"[^\w.,=+\-\[\]]", "_", ends)
+    if kept == name and len(name.encode()) <= 120:
         return name or "defaults"
-    return f"{kept[:110]}_{sha256(name.encode()).hexdigest()[:9]}"
+    return f"{kept.encode()[:110].decode(errors='ignore')}_{sha256(name.encode()).hexdigest()[:9]}"
 
 
 def register() -> None:

@@ -16,11 +16,12 @@ from omegaconf import DictConfig
 
 from handgrad.cli.messages import one_line
 from handgrad.cli.streams import standard_streams, terminal_width
+from handgrad.errors import InputError
 from handgrad.files import replace_file
 from handgrad.runs.folder import LOCK, RESULTS, RunFolder
 from handgrad.runs.launch import is_first_process
 from handgrad.runs.signals import Interrupted
-from handgrad.runs.sweep import SWEEP, as_csv, owned, read_jobs, started_with, swept_keys, table, unfinished
+from handgrad.runs.sweep import KILLED, SWEEP, as_csv, owned, read_jobs, started_with, swept_keys, table, unfinished
 
 log = logging.getLogger(__name__)
 
@@ -90,18 +91,28 @@ def tell_stopped(stop: Interrupted) -> None:
     """Says where a run or a sweep was stopped, and the command that goes on."""
     name = signal.Signals(stop.number).name
     if sweeping and (sweeping[-1] / SWEEP).exists():
-        words, of_hydra = started_with(sweeping[-1])
-        words += [word for word in of_hydra if re.match(r"hydra[/.]launcher\b", word)]
+        try:
+            left = unfinished(sweeping[-1])
+        except InputError as error:
+            print(f"\nStopped by {name}. {error}", file=sys.stderr)
+            return
         print(f"\nStopped by {name}. Runs of the sweep that have not finished:", file=sys.stderr)
-        for overrides in unfinished(sweeping[-1]):
+        for overrides in left:
             print(f"  {' '.join(overrides)}", file=sys.stderr)
-        print(f"Go on with:\n  python train.py -m {shlex.join([*words, 'resume=true'])}", file=sys.stderr)
+        tell_how_to_go_on(sweeping[-1])
     elif stop.folder:
         saved = f" after {stop.done}; all is saved" if stop.done else ""
         print(f"\nStopped by {name}{saved}. Go on with:", file=sys.stderr)
         print(f"  python train.py resume={shlex.quote(str(RunFolder(stop.folder)))}", file=sys.stderr)
     else:
         print(f"\nStopped by {name} {stop.left}", file=sys.stderr)
+
+
+def tell_how_to_go_on(sweep: Path) -> None:
+    """Says the command that does what is left of a sweep."""
+    words, of_hydra = started_with(sweep)
+    words += [word for word in of_hydra if re.match(r"hydra[/.]launcher\b", word)]
+    print(f"Go on with:\n  python train.py -m {shlex.join([*words, 'resume=true'])}", file=sys.stderr)
 
 
 class SweepEnd(Callback):
@@ -118,6 +129,11 @@ class SweepEnd(Callback):
             print(f"error: {one_line(error) or traceback.format_exc().strip()}", file=sys.stderr)
             sys.exit(1)
         sweeping.append(folder)
+        if "n_jobs" in config.hydra.get("launcher", {}):  # joblib's
+            from handgrad.cli.parallel import Workers
+            from handgrad.compat import launch_by  # loads torch
+
+            launch_by(Workers)
 
     def on_multirun_end(self, config: DictConfig, **kwargs) -> None:
         folder = sweeping.pop()
@@ -126,10 +142,12 @@ class SweepEnd(Callback):
         except Exception as error:  # Hydra would make a warning of it
             failures.append(one_line(error) or traceback.format_exc().strip())
             print(f"error: {failures[-1]}", file=sys.stderr)
-        for job in read_jobs(folder):
-            if job.failure:
-                failures.append(job.folder.name)
-                print(f"failed: {job.folder.name}: {job.failure}", file=sys.stderr)
+        told = {job.folder.name: job.failure for job in read_jobs(folder) if job.failure}
+        for name, failure in told.items():
+            failures.append(name)
+            print(f"failed: {name}: {failure}", file=sys.stderr)
+        if any(failure.startswith(KILLED) for failure in told.values()):
+            tell_how_to_go_on(folder)
         owning.close()
 
 

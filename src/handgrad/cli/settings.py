@@ -124,9 +124,11 @@ class MNIST:
             "a list of two or more different whole numbers from 0 to 9, like [3,2]",
             lambda x: (
                 x is None  # task=multilabel has none: its data are others
-                or isinstance(x, list)
-                and all(is_whole(digit) and 0 <= digit <= 9 for digit in x)
-                and 2 <= len(set(x)) == len(x)
+                or (
+                    isinstance(x, list)
+                    and all(is_whole(digit) and 0 <= digit <= 9 for digit in x)
+                    and 2 <= len(set(x)) == len(x)
+                )
             ),
         ),
         "[3,2]",

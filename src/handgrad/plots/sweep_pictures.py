@@ -1,8 +1,10 @@
 """The pictures of a sweep: accuracy and norm of the weights over what was swept, and the weights themselves."""
 
 import math
+import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -29,7 +31,8 @@ def write_pictures(folder: Path, jobs: Sequence[Job], keys: Sequence[str]) -> No
         pictures["sweep"] = png(draw_sweep(jobs, keys))
         if FILES in keys:
             pictures["files"] = png(draw_files(jobs, keys))
-        images = [(job.name(keys), image) for job in jobs if (image := best_weights(job)) is not None]
+        named = zip(names_of(jobs, keys), jobs, strict=True)
+        images = [(name, image) for name, job in named if (image := best_weights(job)) is not None]
         if images:
             pictures["weights"] = png(draw_weights(evenly(images, ROWS)))
     for name, content in pictures.items():
@@ -39,38 +42,50 @@ def write_pictures(folder: Path, jobs: Sequence[Job], keys: Sequence[str]) -> No
 
 @styled
 def draw_sweep(jobs: Sequence[Job], keys: Sequence[str]) -> Figure:
-    """Draws validation accuracy and ‖w‖ of every job against the swept value; failed jobs are crosses on the axis."""
-    figure = Figure(figsize=(max(7.0, 0.45 * len(jobs) + 2), 6.0), layout="constrained")
-    panels = figure.subplots(2, 1, sharex=True)
-    place = lay_out(panels[1], jobs, keys)
+    """Draws validation accuracy and ‖w‖ of every job; failed jobs are crosses on the axis.
+
+    If one number is swept they stand over its values, else beside the jobs' names, in their order from top to bottom.
+    """
+    values: list[Any] = [job.overrides.get(keys[0]) for job in jobs] if len(keys) == 1 else []
+    named = not values or not all(is_number(value) for value in values)
+    names = names_of(jobs, keys)
+    size = (size_for(names, 7.4), 1.6 + 0.36 * len(jobs)) if named else (max(7.0, 0.45 * len(jobs) + 2), 6.0)
+    figure = Figure(figsize=size, layout="constrained")
+    panels = figure.subplots(1, 2, sharey=True) if named else figure.subplots(2, 1, sharex=True)
+    place = range(len(jobs)) if named else values
     measures = (
         (panels[0], "Validation accuracy", BLUE, "o", lambda row: row["val_accuracy"]),
         (panels[1], "‖w‖", VERMILLION, "s", lambda row: norm(row) or np.nan),
     )
     for ax, label, colour, mark, measure in measures:
-        points = [(x, measure(row)) for x, job in zip(place, jobs, strict=True) for row in job.results]
-        line = "-" if len(points) == sum(bool(job.results) for job in jobs) and isinstance(place, np.ndarray) else ""
-        ax.plot(*zip(*sorted(points), strict=True), linestyle=line, marker=mark, color=colour, markersize=8)
-        ax.set_ylabel(label)
+        points = sorted((x, measure(row)) for x, job in zip(place, jobs, strict=True) for row in job.results)
+        line = "-" if len(points) == sum(bool(job.results) for job in jobs) and not named else ""
+        along, across = zip(*points, strict=True)
         failed = [x for x, job in zip(place, jobs, strict=True) if not job.results]
-        ax.plot(
-            failed,
-            [0.03] * len(failed),
-            "x",
-            color=GREY,
-            markersize=10,
-            transform=ax.get_xaxis_transform(),
-            label="failed",
-        )
+        crosses = {"color": GREY, "markersize": 10, "label": "failed"}
+        if named:
+            ax.plot(across, along, linestyle=line, marker=mark, color=colour, markersize=8)
+            ax.plot([0.03] * len(failed), failed, "x", transform=ax.get_yaxis_transform(), **crosses)
+            ax.locator_params(axis="x", nbins=4)
+            ax.set_xlabel(label)
+        else:
+            ax.plot(along, across, linestyle=line, marker=mark, color=colour, markersize=8)
+            ax.plot(failed, [0.03] * len(failed), "x", transform=ax.get_xaxis_transform(), **crosses)
+            ax.set_ylabel(label)
         if failed:
             ax.legend(loc="best")
+    if named:
+        name_rows(panels[0], names)
+    else:
+        lay_out(panels[1], values, keys[0])
     return figure
 
 
 @styled
 def draw_files(jobs: Sequence[Job], keys: Sequence[str]) -> Figure:
     """Draws for each job, in their order from top to bottom, the accuracy of its selected l2."""
-    figure, ax = axes("Accuracy of the selected l2", "", (8.0, 1.6 + 0.36 * len(jobs)))
+    names = names_of(jobs, keys)
+    figure, ax = axes("Accuracy of the selected l2", "", (size_for(names, 4.5), 1.6 + 0.36 * len(jobs)))
     rows = [(place, row) for place, job in enumerate(jobs) for row in job.selected]
     tested = any(accuracy_on_test(row) is not None for _, row in rows)
     sets = [("validation", lambda row: row["val_accuracy"], SKY, "o")]
@@ -82,38 +97,48 @@ def draw_files(jobs: Sequence[Job], keys: Sequence[str]) -> Figure:
     if failed:
         at = [0.02] * len(failed)
         ax.plot(at, failed, "x", color=GREY, markersize=10, transform=ax.get_yaxis_transform(), label="failed")
-    ax.set_yticks(range(len(jobs)), names_of(jobs, keys))
-    ax.set_ylim(len(jobs) - 0.5, -0.5)
+    name_rows(ax, names)
     ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3)
     return figure
 
 
+def size_for(names: Sequence[str], beside: float) -> float:
+    """Returns the width of a figure, in inches, with ``names`` at its left and so much beside them."""
+    return max(8.0, beside + 0.12 * max(map(len, names)))
+
+
+def name_rows(ax: Axes, names: Sequence[str]) -> None:
+    """Names the places 0, 1, 2 and so on of the vertical axis, from top to bottom."""
+    ax.set_yticks(range(len(names)), names)
+    ax.set_ylim(len(names) - 0.5, -0.5)
+
+
 def names_of(jobs: Sequence[Job], keys: Sequence[str]) -> list[str]:
-    """Returns what sets the jobs apart: where it is files of one folder alone, their names; as far as it fits."""
-    names = [job.name(keys) for job in jobs]
-    if len(keys) == 1:
-        found = [job.overrides.get(FILES) for job in jobs]
-        paths = [", ".join(map(str, value)) if isinstance(value, list) else str(value) for value in found]
-        alike = len({Path(path).parent for path in paths}) == 1
-        names = [Path(path).name if alike else path for path in paths]
-    return [name if len(name) <= LETTERS else f"…{name[1 - LETTERS :]}" for name in names]
+    """Returns what sets the jobs apart, as far as it fits: files without the folders that all have in common."""
+    found = [job.overrides.get(FILES) for job in jobs]
+    files = [[str(path) for path in (value if isinstance(value, list) else [value])] for value in found]
+    try:
+        common = os.path.commonpath([os.path.dirname(path) for paths in files for path in paths])
+    except ValueError:  # some from the root on, some from here
+        common = ""
+    names = []
+    for job, paths in zip(jobs, files, strict=True):
+        shorter = ", ".join(os.path.relpath(path, common) if common else path for path in paths)
+        known = {**job.overrides, **({FILES: shorter} if FILES in keys and job.overrides else {})}
+        names.append(shorter if list(keys) == [FILES] else job._replace(overrides=known).name(keys))
+    cut = [name if len(name) <= LETTERS else f"{name[: LETTERS // 2]}…{name[1 - LETTERS // 2 :]}" for name in names]
+    return cut if len(set(cut)) == len(set(names)) else names
 
 
-def lay_out(ax: Axes, jobs: Sequence[Job], keys: Sequence[str]) -> np.ndarray | range:
-    """Sets up the horizontal axis; returns each job's place, as an array when they are numbers on a scale."""
-    values = [job.overrides.get(keys[0]) for job in jobs] if len(keys) == 1 else []
-    if not values or not all(is_number(value) for value in values):
-        place = range(len(jobs))
-        ax.set_xticks(place, [job.name(keys) for job in jobs], rotation=35, ha="right", rotation_mode="anchor")
-        return place
+def lay_out(ax: Axes, values: Sequence[float], key: str) -> None:
+    """Sets up the horizontal axis of a swept number."""
     sizes = [abs(value) for value in values if value]
     if sizes and max(sizes) / min(sizes) >= WIDE:
         ax.set_xscale("symlog", linthresh=min(sizes), linscale=0.8)
     ticks = evenly(sorted(set(values)), 10)
     ax.set_xticks(ticks, [f"{value:g}" for value in ticks])
     ax.set_xticks([], minor=True)
-    ax.set_xlabel(keys[0])
-    return np.array(values, dtype=float)
+    ax.set_xlabel(key)
 
 
 def evenly(items: list, count: int) -> list:

@@ -1,7 +1,8 @@
 """A run as a folder: what stands where, who owns it, whether it has finished, and what it left."""
 
 import csv
-from collections.abc import Iterator, Mapping, Sequence
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,11 @@ from typing import Any
 import yaml
 
 from handgrad.errors import InputError
-from handgrad.files import check_regular, locked, replace_file
+from handgrad.files import check_regular, locked, remove_stale, replace_file
 from handgrad.runs.overrides import Overrides, parse_overrides
 from handgrad.runs.results import COLUMNS, Row, check_same, number, read_results, shown
+
+log = logging.getLogger(__name__)
 
 RESULTS = "results.csv"
 PER_CLASS = "per_class.csv"
@@ -56,6 +59,8 @@ class RunFolder:
         with locked(self.path / LOCK) as held:
             if not held:
                 raise InputError(f"{self}: a run is under way there")
+            for folder in (self.path, (self.path / WORDS).parent, (self.path / LAST).parent):
+                remove_stale(folder)
             yield
 
     def begin(self, config: Mapping[str, Any], words: Sequence[str], job: int | None) -> None:
@@ -65,7 +70,12 @@ class RunFolder:
             config: resolved.
             words: of the command line, without Hydra's own.
             job: its number in a sweep.
+
+        Raises:
+            InputError: there are results that cannot be read, and nothing says that they are of these words.
         """
+        if self.has_damaged_results and not (self.has_words and sorted(self.words()) == sorted(words)):
+            raise InputError(f"{RunFolder(self.path / RESULTS)}: damaged, or no results of a run")
         files = {CONFIG: dict(config), WORDS: list(words), JOB: {"hydra": {"job": {"num": job}}}}
         for name, content in files.items():
             replace_file(self.path / name, yaml.safe_dump(content, sort_keys=False, allow_unicode=True).encode())
@@ -94,7 +104,12 @@ class RunFolder:
 
     @property
     def has_results(self) -> bool:
-        return (self.path / RESULTS).exists()
+        """Whether they are there and can be read: a run without them is done again, from its checkpoint on."""
+        return bool(self.results_or_none())
+
+    @property
+    def has_damaged_results(self) -> bool:
+        return (self.path / RESULTS).exists() and not self.has_results
 
     @property
     def has_checkpoint(self) -> bool:
@@ -110,11 +125,18 @@ class RunFolder:
         Raises:
             InputError: they are missing or damaged.
         """
-        return [str(word) for word in self._read(WORDS, list, "list of words")]
+        words = self._read(WORDS, list, "list of words")
+        if None in words:
+            raise InputError(f"{RunFolder(self.path / WORDS)}: damaged, or no list of words of a run")
+        return [str(word) for word in words]
 
     def overrides(self) -> Overrides:
-        """Returns the same as values by key."""
-        return parse_overrides(self.words())
+        """Returns the same as values by key; raises the same."""
+        words = self.words()
+        try:
+            return parse_overrides(words)
+        except Exception as error:  # of Hydra's, which is not imported for that
+            raise InputError(f"{RunFolder(self.path / WORDS)}: damaged, or no list of words of a run") from error
 
     def job(self) -> int | None:
         """Returns the run's number in its sweep."""
@@ -155,7 +177,9 @@ class RunFolder:
             rows = self.results()
         except (OSError, ValueError, csv.Error):
             return []
-        return rows if all(isinstance(row.get("val_accuracy"), float) for row in rows) else []
+        marks = {row.get("selected") for row in rows} - {None}
+        whole = all(isinstance(row.get("val_accuracy"), float) for row in rows) and (not marks or "true" in marks)
+        return rows if whole else []
 
     def _read(self, name: Path, kind: type, what: str) -> Any:
         path = RunFolder(self.path / name)
@@ -170,12 +194,27 @@ class RunFolder:
         return found
 
 
+def latest_first(paths: Iterable[Path]) -> list[Path]:
+    """Returns files by the time of their last change; those that are gone by now last."""
+
+    def changed(path: Path) -> float:
+        with suppress(OSError):
+            return path.stat().st_mtime
+        return 0.0
+
+    return sorted(paths, key=changed, reverse=True)
+
+
 def latest_run(outputs: Path) -> RunFolder:
     """Returns the unfinished run below ``outputs`` that saved its state last and is not under way."""
-    saved = sorted(outputs.glob(f"**/{LAST}"), key=lambda path: path.stat().st_mtime)
-    for path in reversed(saved):
+    for path in latest_first(outputs.glob(f"**/{LAST}")):
         run = RunFolder(path.parents[1].resolve())
         if run.has_words and not run.has_results:
+            try:
+                run.overrides()
+            except InputError as error:
+                log.warning("%s; passed over", error)
+                continue
             with suppress(OSError), locked(run.path / LOCK) as free:  # one that cannot be written cannot go on
                 if free:
                     return run

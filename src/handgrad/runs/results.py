@@ -56,10 +56,10 @@ def read_results(path: Path) -> list[Row]:
     Raises:
         OSError, ValueError, csv.Error: it cannot be read.
     """
-    with open(path, newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    if any(None in row for row in rows):
-        raise ValueError(f"{path}: a row has more cells than there are columns")
+    text = path.read_bytes().decode()
+    rows = list(csv.DictReader(io.StringIO(text, newline="")))
+    if any(None in row or None in row.values() for row in rows) or not text.endswith("\n"):
+        raise ValueError(f"{path}: a row has more or fewer cells than there are columns")
     return [{key: number(value) for key, value in row.items()} for row in rows]
 
 

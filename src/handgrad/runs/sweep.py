@@ -1,5 +1,6 @@
 """A sweep as a folder: its jobs, what is left of them, and their results in one table."""
 
+import logging
 import math
 import statistics
 from collections.abc import Iterator, Sequence
@@ -10,13 +11,16 @@ from typing import Any, NamedTuple
 import yaml
 
 from handgrad.errors import InputError
-from handgrad.files import locked
-from handgrad.runs.folder import FAILED, LAST, LOCK, RESULTS, WORDS, RunFolder
-from handgrad.runs.overrides import Overrides, split_words
+from handgrad.files import locked, remove_stale
+from handgrad.runs.folder import FAILED, LAST, LOCK, RESULTS, WORDS, RunFolder, latest_first
+from handgrad.runs.overrides import Overrides, parsed, split_words
 from handgrad.runs.results import Row, csv_file, shown
 from handgrad.tables import aligned
 
+log = logging.getLogger(__name__)
+
 SWEEP = "multirun.yaml"  # Hydra's: how the sweep in a folder came about
+KILLED = "its process died"  # how the failure of a job begins that resume=true does again
 TRACES = (LOCK, WORDS, FAILED)  # what a job leaves, however early it fails
 COUNTS = ("steps", "best_step")
 SHOWN = (*COUNTS, "val_loss", "val_accuracy", "test_accuracy")
@@ -51,8 +55,8 @@ class Job(NamedTuple):
         return [row for row in self.results if row.get("selected") == "true"]
 
     def name(self, keys: Sequence[str]) -> str:
-        """Returns what sets it apart from the other jobs."""
-        return ", ".join(f"{key}={self.overrides.get(key)}" for key in keys) or self.folder.name
+        """Returns what sets it apart from the other jobs; its folder's name where nobody knows."""
+        return ", ".join(f"{key}={self.overrides.get(key)}" for key in keys if self.overrides) or self.folder.name
 
 
 @contextmanager
@@ -70,6 +74,7 @@ def owned(folder: Path, words: Sequence[str]) -> Iterator[None]:
     with locked(folder / LOCK) as held:
         if not held:
             raise InputError(f"hydra.sweep.dir={RunFolder(folder)}: a run or a sweep is under way there")
+        remove_stale(folder)
         yield
 
 
@@ -91,8 +96,11 @@ def strange_to(folder: Path, words: Sequence[str]) -> str | None:
 
 def is_part(sweep: Path, words: Sequence[str]) -> bool:
     """Tells whether every job of the sweep in a folder is one of those of ``words``."""
-    there, here = ({tuple(sorted(job)) for job in split_words(of)} for of in (started_with(sweep)[0], words))
-    return there <= here
+    try:
+        jobs = split_words(started_with(sweep)[0])
+    except InputError:  # Hydra writes its file anew, and not at once: its jobs know as well what they are
+        jobs = [job for path in sweep.glob(f"*/{WORDS}") if (job := known_words(RunFolder(path.parents[1])))]
+    return {tuple(sorted(job)) for job in jobs} <= {tuple(sorted(job)) for job in split_words(words)}
 
 
 def started_with(sweep: Path) -> tuple[list[str], list[str]]:
@@ -103,24 +111,38 @@ def started_with(sweep: Path) -> tuple[list[str], list[str]]:
     """
     try:
         given = yaml.safe_load((sweep / SWEEP).read_text(encoding="utf-8"))["hydra"]["overrides"]
-        return [str(word) for word in given["task"]], [str(word) for word in given["hydra"]]
-    except (yaml.YAMLError, OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        task, of_hydra = ([str(word) for word in given[whose]] for whose in ("task", "hydra"))
+        parsed(task)
+        return task, of_hydra
+    except Exception as error:  # of the disk's, YAML's, or of what is there in place of words
         raise InputError(f"{RunFolder(sweep / SWEEP)}: damaged, or no description of a sweep") from error
 
 
 def unfinished(sweep: Path) -> list[list[str]]:
     """Returns the words of each run of a sweep that has no results yet."""
-    finished = [sorted(RunFolder(results.parent).words()) for results in sweep.glob(f"*/{RESULTS}")]
+    runs = (RunFolder(results.parent) for results in sweep.glob(f"*/{RESULTS}"))
+    finished = [sorted(known_words(run)) for run in runs if run.has_results]
     return [job for job in split_words(started_with(sweep)[0]) if sorted(job) not in finished]
+
+
+def known_words(run: RunFolder) -> list[str]:
+    """Returns the words of a run, of none where they cannot be read, which it tells by name."""
+    try:
+        run.overrides()
+        return run.words()
+    except InputError as error:
+        log.warning("%s; passed over", error)
+        return []
 
 
 def latest_sweep(outputs: Path, words: Sequence[str]) -> Path:
     """Returns the folder of the latest sweep below ``outputs`` that was started with these words."""
-    started = sorted(outputs.glob(f"**/{SWEEP}"), key=lambda path: path.stat().st_mtime)
-    for path in reversed(started):
-        with suppress(InputError):  # one that is damaged is none of these words
+    for path in latest_first(outputs.glob(f"**/{SWEEP}")):
+        try:
             if started_with(path.parent)[0] == list(words):
                 return path.parent
+        except InputError as error:
+            log.warning("%s; passed over", error)
     raise InputError(f"resume=true: no sweep below {outputs}/ was started with {' '.join(words)}")
 
 
@@ -133,10 +155,10 @@ def read_jobs(folder: Path) -> list[Job]:
     found = []
     for path in {folder / path.relative_to(folder).parts[0] for name in TRACES for path in folder.glob(f"*/{name}")}:
         run = RunFolder(path)
-        try:
-            overrides, number = run.overrides(), run.job()
-        except Exception:  # whatever is wrong with the files of a job, the others are summed up
-            overrides, number = {}, None
+        number, overrides = None, {}
+        with suppress(Exception):  # whatever is wrong with the files of a job, the others are summed up
+            number = run.job()
+            overrides = run.overrides()
         failure = run.failure()
         results = run.results_or_none() if failure is None else []
         job = Job(run.path, overrides, results, failure or (None if results else "no readable results"))
@@ -147,7 +169,7 @@ def read_jobs(folder: Path) -> list[Job]:
 def swept_keys(jobs: Sequence[Job]) -> list[str]:
     """Returns the overrides in which the jobs differ."""
     keys = list(dict.fromkeys(key for job in jobs for key in job.overrides))
-    return [key for key in keys if len({repr(job.overrides.get(key)) for job in jobs}) > 1]
+    return [key for key in keys if len({repr(job.overrides.get(key)) for job in jobs if job.overrides}) > 1]
 
 
 def as_csv(jobs: Sequence[Job]) -> bytes:
