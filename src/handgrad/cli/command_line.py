@@ -8,13 +8,16 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig
+
 from handgrad.cli.configuration import CONF, register
-from handgrad.cli.endings import failures, forget_sweep, tell_stopped
+from handgrad.cli.endings import failures, forget_sweep, refusing, tell_stopped
 from handgrad.cli.messages import one_line
 from handgrad.errors import InputError
 from handgrad.runs.folder import LAST, WORDS, RunFolder, latest_run
 from handgrad.runs.launch import check_rank, is_first_process, launched
-from handgrad.runs.overrides import parsed
+from handgrad.runs.overrides import parsed, quoted
 from handgrad.runs.signals import Interrupted, stopping
 from handgrad.runs.sweep import SWEEP, latest_sweep
 
@@ -44,6 +47,7 @@ def command_line() -> Iterator[RunFolder | None]:
     try:
         check_rank()
         of_the_run = True
+        check_current_folder()
         words, added = added_by_lightning(sys.argv[1:])
         check_arguments(words)
         check_sweep(words)
@@ -145,7 +149,26 @@ def check_free(word: str, value: str) -> None:
 def check_folder(key: str, value: str) -> None:
     """Raises an InputError unless ``value`` is a folder below outputs/ in the current folder."""
     if "$" in value or OUTPUTS.resolve() not in Path(value).resolve().parents:
-        raise InputError(f"{key}={value}: accepted is a folder below outputs/, like outputs/my_run")
+        plain = ", without $" if "$" in value else ""
+        raise InputError(f"{key}={value}: accepted is a folder below outputs/, like outputs/my_run{plain}")
+
+
+def check_current_folder() -> None:
+    """Raises an InputError if Hydra, which resolves paths like any value, would take the current one for another."""
+    if "${" in str(Path.cwd()):
+        raise InputError(f"{Path.cwd()}: the current folder; accepted is one without ${{ in its name")
+
+
+class FolderCheck(Callback):
+    """Looks at the folder of a run or a sweep once more before it is made: when all of its name is resolved."""
+
+    def on_run_start(self, config: DictConfig, **kwargs) -> None:
+        with refusing():
+            check_folder("hydra.run.dir", config.hydra.run.dir)
+
+    def on_multirun_start(self, config: DictConfig, **kwargs) -> None:
+        with refusing():
+            check_folder("hydra.sweep.dir", config.hydra.sweep.dir)
 
 
 def resumed(arguments: list[str]) -> tuple[RunFolder | None, list[str]]:
@@ -163,11 +186,14 @@ def resumed(arguments: list[str]) -> tuple[RunFolder | None, list[str]]:
         if value != "true":
             raise InputError(f"resume={value}: a sweep accepts resume=true")
         started_with = [word for word in rest if not word.startswith(("-", "hydra"))]
-        return None, [*rest, f"hydra.sweep.dir={latest_sweep(OUTPUTS, started_with)}"]
+        sweep = str(latest_sweep(OUTPUTS, started_with))
+        check_folder("hydra.sweep.dir", sweep)
+        return None, [*rest, f"hydra.sweep.dir={quoted(sweep)}"]
     if rest:
         raise InputError(f"{rest[0]}: resume goes on with the run's own settings; accepted is resume= alone")
     if value == "latest":
         latest = latest_run(OUTPUTS)
+        check_folder("resume", str(latest.path))
         return latest, [f"resume={latest.path}"]
     check_folder("resume", value)
     for part in (WORDS, LAST):

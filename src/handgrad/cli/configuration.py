@@ -47,9 +47,12 @@ SECTIONS = ("task", "data", "optimizer", "trainer", "callbacks", "select")
 
 
 def folder_name(name: str) -> str:
-    """Returns ``name`` as the name of one folder: no separators, at most 120 characters, of its own for each name."""
-    kept = re.sub(r"[^\w.,=+\-\[\]]", "_", name)
-    if kept == name and len(name) <= 120:
+    """Returns ``name`` as the name of one folder: no separators, at most 120 bytes, of its own for each name.
+
+    Also where capitals and small letters are the same. What is changed, or could be taken for it, ends with a digest.
+    """
+    kept = re.sub(r"[^\w.,=+\-\[\]]", "_", name, flags=re.ASCII)
+    if name == kept.lower() and len(name) <= 120 and not re.search(r"_[0-9a-f]{9}$", name):
         return name or "defaults"
     return f"{kept[:110]}_{sha256(name.encode()).hexdigest()[:9]}"
 

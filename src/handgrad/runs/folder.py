@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from handgrad.errors import InputError
-from handgrad.files import locked, replace_file
+from handgrad.files import check_inside, locked, replace_file
 from handgrad.runs.overrides import Overrides, parse_overrides
 from handgrad.runs.results import COLUMNS, Row, check_same, number, read_results, shown
 
@@ -49,8 +49,9 @@ class RunFolder:
         """Keeps other processes out.
 
         Raises:
-            InputError: one is in there.
+            InputError: one is in there, or a link leads out of it.
         """
+        check_inside(self.path)
         with locked(self.path / LOCK) as held:
             if not held:
                 raise InputError(f"{self}: a run is under way there")
