@@ -21,7 +21,7 @@ BELOW: dict[str, set[str]] = {
     "runs": {"errors", "files"},
     "loggers": {"errors", "runs"},
     "plots": {"errors", "evaluation", "files", "loggers", "metrics", "runs", "selection"},
-    "training": MATHS | {"data", "models", "solvers"},
+    "training": MATHS | {"data", "files", "models", "solvers"},
     "evaluation": MATHS | {"data", "metrics", "models"},
     "selection": {"errors", "metrics", "solvers"},
     "resampling": MATHS | {"cross_validation", "data", "files", "metrics", "models", "runs", "selection", "solvers"},

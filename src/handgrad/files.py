@@ -10,6 +10,7 @@ from filelock import FileLock, Timeout
 
 from handgrad.errors import InputError
 
+NOWHERE = Path(os.devnull) / "nowhere"  # the folder of a run that has none: nothing can be written there
 NO_LOCKS = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL}  # what file systems say
 
 
