@@ -22,7 +22,7 @@ BELOW: dict[str, set[str]] = {
     "runs": {"errors", "files", "tables"},
     "loggers": {"errors", "runs"},
     "plots": {"errors", "evaluation", "files", "loggers", "metrics", "runs", "selection"},
-    "training": MATHS | {"data", "models", "solvers"},
+    "training": MATHS | {"data", "files", "models", "solvers"},
     "evaluation": MATHS | {"data", "metrics", "models"},
     "selection": {"errors", "metrics", "solvers"},
     "resampling": MATHS

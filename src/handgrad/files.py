@@ -10,6 +10,7 @@ from filelock import FileLock, Timeout
 
 from handgrad.errors import InputError
 
+NOWHERE = Path(os.devnull) / "nowhere"  # the folder of a run that has none: nothing can be written there
 NO_LOCKS = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL}  # what file systems say
 
 
@@ -48,6 +49,14 @@ def replacing(path: Path) -> Iterator[Path]:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def check_inside(folder: Path) -> None:
+    """Raises an InputError if a link in ``folder`` leads out of it: what is written by its name would be elsewhere."""
+    place = folder.resolve()
+    for path in folder.rglob("*"):
+        if path.is_symlink() and place not in path.resolve().parents:
+            raise InputError(f"{path}: leads to {path.resolve()}; accepted are links that stay in {folder}")
 
 
 def remove_stale(folder: Path, name: str = "*") -> None:

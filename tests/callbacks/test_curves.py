@@ -1,15 +1,20 @@
 """Which curves are written, at which update, and of which classifiers."""
 
+import csv
 import math
+import re
 from types import SimpleNamespace
 
 import pytest
 import torch
 
+from handgrad.callbacks.checkpointing import Checkpointing
 from handgrad.callbacks.curves import Curves
 from handgrad.callbacks.early_stopping import PathEarlyStopping
+from handgrad.cli.configuration import CONF
 from handgrad.loggers.tensorboard import TensorBoardPathLogger
-from tests.callbacks.test_checkpointing import BATCHES, EPOCHS, INTERVAL, toy_fit
+from handgrad.runs.signals import Interrupted, stopping
+from tests.callbacks.test_checkpointing import BATCHES, EPOCHS, INTERVAL, Signal, signals, toy_fit  # noqa: F401
 from tests.loggers.test_tensorboard import scalars
 
 UPDATES = BATCHES * EPOCHS
@@ -69,6 +74,60 @@ def test_without_a_logger_nothing_happens():
     curves.on_train_batch_end(trainer, model, {"loss": torch.zeros(1, 2)}, SimpleNamespace(first=0), 0)
     curves.on_validation_end(trainer, model)
     curves.on_test_start(trainer, model)
+
+
+def test_the_file_of_a_run_holds_the_same_points(tmp_path):
+    result = toy_fit([Curves(), PathEarlyStopping(2)], tmp_path, logger=TensorBoardPathLogger(tmp_path, [0, 0.5]))
+    with open(tmp_path / "curves.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    for l2 in (0, 0.5):
+        for name in ("loss/train", "loss/val", "accuracy/val", "penalty"):
+            ours = [
+                (int(row["step"]), float(row["value"]))
+                for row in rows
+                if (row["metric"], row["l2"]) == (name, f"{l2:.1f}")
+            ]
+            theirs = scalars(tmp_path / f"l2={l2}", name)
+            assert [*sum(ours, ())] == pytest.approx([*sum(theirs, ())]), "which TensorBoard rounds to float32"
+    best = min(
+        (float(row["value"]), int(row["step"])) for row in rows if row["metric"] == "loss/val" and row["l2"] == "0.5"
+    )
+    assert best == (result.rows[1]["val_loss"], result.rows[1]["best_step"])
+
+
+def test_the_lines_of_the_readme_draw_it(tmp_path, monkeypatch):
+    toy_fit([Curves()], tmp_path / "outputs/my_run")
+    (lines,) = re.findall(r"```python\n(import matplotlib.*?)```", (CONF.parent / "README.md").read_text(), re.DOTALL)
+    assert sum(map(bool, lines.splitlines())) == 5
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MPLBACKEND", "agg")
+    found: dict = {}
+    exec(lines, found)
+    train, val = found["plt"].gca().lines
+    found["plt"].close()
+    assert (train.get_label(), val.get_label()) == ("loss/train", "loss/val")
+    assert sorted(set(train.get_xdata())) == [*range(1, UPDATES + 1)]
+    assert sorted(set(val.get_xdata())) == [*range(INTERVAL, UPDATES + 1, INTERVAL)]
+    assert (tmp_path / "curves.png").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize("step", [8, 30])
+def test_a_stopped_run_goes_on_to_the_same_file(step, tmp_path):
+    toy_fit([Curves(), Checkpointing()], tmp_path / "unbroken")
+    with pytest.raises(Interrupted):
+        toy_fit([Curves(), Signal(step), Checkpointing(every_seconds=0)], tmp_path / "stopped")
+    stopped = (tmp_path / "stopped/curves.csv").read_bytes()
+    stopping.signal = None
+    toy_fit([Curves(), Checkpointing()], tmp_path / "stopped")
+    whole = (tmp_path / "unbroken/curves.csv").read_bytes()
+    assert (tmp_path / "stopped/curves.csv").read_bytes() == whole
+    assert whole.startswith(stopped), "what there was when it stopped could be drawn, too"
+
+
+def test_without_a_folder_there_is_no_file():
+    curves = Curves()
+    toy_fit([curves])
+    assert curves.file is None
 
 
 def test_a_runs_curves(tmp_path):

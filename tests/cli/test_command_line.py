@@ -108,6 +108,8 @@ BAD = [
     ("hydra.run.dir=/tmp/elsewhere", "accepted is a folder below outputs/"),
     ("hydra.run.dir=outputs/../../elsewhere", "accepted is a folder below outputs/"),
     ("hydra.run.dir=outputs", "accepted is a folder below outputs/"),
+    ("hydra.run.dir=str(/../outputs/b)", "hydra.run.dir=/../outputs/b: accepted is a folder below outputs/"),
+    ("hydra.run.dir=outputs/$x", "accepted is a folder below outputs/, like outputs/my_run, without $"),
     ("hydra.sweep.dir=${oc.env:HOME}", "accepted is a folder below outputs/"),
     # what no type or parser would hold
     *(
@@ -143,6 +145,7 @@ BAD = [
     ("hydra.run.dir='outputs/a\nerror:x'", "accepted is a folder below outputs/"),
     ("select.metric='a\nerror:\tforged'", r"select.metric=a\nerror:\tforged: accepted is one of"),
     ("task=a\nerror:", r"task=a\nerror:: accepted is an option"),
+    ("task.name=/../../../../escaped", "accepted is a folder below outputs/"),
     # resuming
     ("resume=outputs/nothing", "resume=outputs/nothing: .hydra/overrides.yaml is missing there"),
     ("resume=/etc", "resume=/etc: accepted is a folder below outputs/"),
@@ -178,6 +181,19 @@ def test_the_version_is_ours(command):
     assert command("--version") == (0, f"handgrad {__version__}\n", "")
 
 
+def test_a_current_folder_that_hydra_would_take_for_another_is_refused(command, tmp_path, monkeypatch):
+    """Hydra resolves the path of a run's folder like any value."""
+    here = tmp_path / "a${oc.env:HOME}b"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    ended = command(*F)
+    assert (ended.code, ended.err) == (
+        1,
+        f"error: {here}: the current folder; accepted is one without ${{ in its name\n",
+    )
+    assert list(here.iterdir()) == []
+
+
 def test_folder_names_are_one_short_folder():
     assert folder_name("l2=0.2,task=softmax") == "l2=0.2,task=softmax"
     assert "/" not in folder_name("data.root=../../x")
@@ -196,11 +212,15 @@ def test_folder_names_are_one_short_folder():
         ["", "defaults=1"],
         [f"data.train={folder}/features/train.npz" for folder in ("/a", "/b", "b", "")],
         [f"data.train={letter * 120}" for letter in "üあ"],
+        ["data.root=a/b", folder_name("data.root=a/b")],  # typed as what the first becomes
+        ["task.name=A", "task.name=a"],  # one folder to file systems that know no capitals
+        [f"data.y={letter * 120}" for letter in "水木"],
     ],
 )
 def test_different_jobs_never_share_a_folder(jobs):
     names = {folder_name(job) for job in jobs}
     assert len(names) == len(jobs)
+    assert len({name.lower() for name in names}) == len(jobs)
     assert all(0 < len(name.encode()) <= 120 for name in names)
 
 
@@ -363,6 +383,14 @@ def test_a_run_and_a_sweep_never_share_a_folder(command, tmp_path):
         assert told in ended.err
         assert content(tmp_path / "outputs") == before
     assert command("-m", *F, "seed=1,2", "resume=true").code == 0
+
+
+def test_a_sweep_goes_on_in_a_folder_of_any_name(command, tmp_path):
+    words = ("-m", *F, "l2=-1", "seed=1,2")
+    command(*words, r"hydra.sweep.dir='outputs/it\'s, a sweep'")
+    before = sorted(content(tmp_path / "outputs"))
+    assert "failed: " in command(*words, "resume=true").err
+    assert sorted(content(tmp_path / "outputs")) == before
 
 
 def test_a_live_folder_is_no_sweeps(command, tmp_path):

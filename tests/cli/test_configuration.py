@@ -164,7 +164,7 @@ def test_the_list_of_classes_has_no_strays():
         for line in path.read_text().splitlines()
         if line.strip().startswith("_target_:")
     }
-    assert named == TARGETS | {"handgrad.cli.endings.SweepEnd"}
+    assert named == TARGETS | {"handgrad.cli.command_line.FolderCheck", "handgrad.cli.endings.SweepEnd"}
     check_targets([])
 
 

@@ -7,6 +7,7 @@ from tensorboard.plugins.hparams import plugin_data_pb2
 
 from handgrad.loggers.tensorboard import TensorBoardPathLogger
 from handgrad.runs.results import COLUMNS
+from report.events import read_scalars
 from tests.conftest import results
 
 
@@ -24,6 +25,22 @@ def test_a_resumed_run_has_no_gaps_or_duplicates(tmp_path):
     second.log_path(5, {"loss/train": 10 + values}, torch.tensor([True]))
     second.save()
     assert scalars(tmp_path, "loss/train") == [(1, 0), (2, 1), (3, 2), (4, 3)] + [(5 + i, 10 + i) for i in range(6)]
+
+
+@pytest.mark.parametrize("now", [1_700_000_000.0, 5.0], ids=["a day", "no battery"])
+def test_a_clock_that_was_set_back_hides_no_curve(now, tmp_path, monkeypatch):
+    """TensorBoard reads the files of a run in the order of their names."""
+    for session, clock in enumerate((1_700_086_400.0, now, now)):
+        monkeypatch.setattr("handgrad.loggers.tensorboard.time.time_ns", lambda clock=clock: int(clock * 1e9))
+        monkeypatch.setattr("handgrad.loggers.tensorboard.os.getpid", lambda session=session: 100 - session)
+        logger = TensorBoardPathLogger(tmp_path, [0.0])
+        logger.resume(2 * session)
+        logger.log_path(2 * session + 1, {"loss/train": torch.full((3, 1), session)}, torch.tensor([True]))
+        logger.save()
+    steps = [(1, 0), (2, 0), (3, 1), (4, 1), (5, 2), (6, 2), (7, 2)]
+    assert scalars(tmp_path, "loss/train") == steps
+    curve = read_scalars(tmp_path)["loss/train"]
+    assert list(zip(curve.step, curve.value, strict=True)) == steps, "the report reads the same"
 
 
 def test_a_stopped_classifier_is_logged_no_more(tmp_path):

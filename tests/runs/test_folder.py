@@ -73,6 +73,25 @@ def test_the_folder_is_made_for_its_owner(tmp_path):
         assert files(RunFolder(tmp_path)) == ["a/b/.lock"]
 
 
+@pytest.mark.parametrize("name", ["checkpoints", "train.log", LOCK, "l2=0.0/deeper"])
+def test_a_link_out_of_it_is_refused_before_anything_is_written(name, run, tmp_path):
+    (tmp_path / "victim").mkdir()
+    link = run.path / name
+    link.parent.mkdir(exist_ok=True)
+    link.symlink_to(tmp_path / "victim")
+    with pytest.raises(InputError) as caught, run.owned():
+        pytest.fail("a run that writes elsewhere")
+    assert (
+        str(caught.value)
+        == f"outputs/run/{name}: leads to {tmp_path}/victim; accepted are links that stay in outputs/run"
+    )
+    assert not (run.path / LOCK).exists() or name == LOCK
+    link.unlink()
+    (run.path / "inside").symlink_to(run.path / CONFIG)
+    with run.owned():
+        pass
+
+
 def test_it_is_named_as_the_user_would_type_it(tmp_path, monkeypatch):
     assert str(RunFolder(tmp_path / "run")) == str(tmp_path / "run")
     monkeypatch.chdir(tmp_path)

@@ -5,7 +5,7 @@ import math
 import pytest
 from hydra.errors import OverrideParseException
 
-from handgrad.runs.overrides import parse_overrides
+from handgrad.runs.overrides import parse_overrides, quoted
 
 VALUES = [
     ("1", 1),
@@ -44,6 +44,11 @@ def test_values(text, value):
     (found,) = parse_overrides([f"key={text}"]).values()
     assert found == value
     assert type(found) is type(value)
+
+
+@pytest.mark.parametrize("text", ["a b", "it's", "a,b", "[x]", "a\\", "a\\'", "{", "", "1", "a=b"])
+def test_any_text_can_be_quoted(text):
+    assert parse_overrides([f"key={quoted(text)}"]) == {"key": text}
 
 
 def test_keys_keep_their_order_and_the_last_value_counts():

@@ -109,6 +109,16 @@ def test_a_sweep_owns_its_folder(make, tmp_path):
 HALF = "hydra: {overrides: {hydra: [], task: [task=softmax, 'seed=[1']}}"
 
 
+def test_a_sweep_with_a_link_out_of_its_folder_is_refused(tmp_path):
+    begun(tmp_path / "x", *WORDS_OF_IT)
+    (tmp_path / "x" / "job").symlink_to(tmp_path)
+    with (
+        pytest.raises(InputError, match=r"x/job: leads to .*; accepted are links that stay in "),
+        owned(tmp_path / "x", WORDS_OF_IT),
+    ):
+        pytest.fail("a sweep that writes elsewhere")
+
+
 @pytest.mark.parametrize("content", ["", "[", "hydra: 5", "hydra: {overrides: {task: 5, hydra: []}}", "a: b", HALF])
 def test_a_damaged_description_of_a_sweep_is_one_line_and_is_passed_over(content, tmp_path, caplog):
     begun(tmp_path / "whole", *WORDS_OF_IT)

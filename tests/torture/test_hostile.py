@@ -1,9 +1,13 @@
-"""Words, stored configurations and checkpoints of somebody who means harm: none of what they name is ever run."""
+"""Words, stored configurations and checkpoints of somebody who means harm.
+
+None of what they name is ever run, and nothing is written where they say.
+"""
 
 import hashlib
 import io
 import os
 import pickle
+import shutil
 from pathlib import Path
 
 import pytest
@@ -77,13 +81,20 @@ def test_a_process_that_says_it_is_lightnings_is_believed_in_one_folder_only(ran
     assert_refused(command('hydra.run.dir="outputs/x"', "hydra.job.name=x", "hydra.output_subdir=/tmp"), tmp_path)
 
 
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory) -> Path:
+    """Where the run that all these tests resume is kept."""
+    return tmp_path_factory.mktemp("kept") / "x"
+
+
 @pytest.fixture
-def stopped(command, tmp_path) -> Path:
+def stopped(kept, command, tmp_path) -> Path:
     """The folder of a run that can be resumed."""
-    words = ("experiment=report_logistic", "epochs=1", "logger=none", "hydra.run.dir=outputs/x")
-    assert command(*words).code == 0
-    os.remove(tmp_path / "outputs/x/results.csv")
-    return tmp_path / "outputs/x"
+    if not kept.exists():
+        assert command("experiment=report_logistic", "epochs=1", "logger=none", "hydra.run.dir=outputs/x").code == 0
+        (tmp_path / "outputs/x").rename(kept)
+        (kept / "results.csv").unlink()
+    return shutil.copytree(kept, tmp_path / "outputs/x")
 
 
 CONFIGURATIONS = {
@@ -147,6 +158,128 @@ CONTENTS = [f"!!python/object/apply:os.mkdir [{RAN}]\n", "{a: 1}", "", "a: [", "
 def test_stored_words_that_are_none_are_refused(content, stopped, command, tmp_path):
     (stopped / ".hydra" / "overrides.yaml").write_text(content)
     assert_refused(command("resume=outputs/x"), tmp_path)
+
+
+# --- writing elsewhere ------------------------------------------------------------------------------------------------
+
+
+WRITES = [
+    "task.name=/../../../../victim/x",
+    "task.name=${oc.decode:'/../../../../victim/x'}",
+    "task.name=$x",
+    "hydra.run.dir=victim",
+    "hydra.run.dir=outputs/../victim",
+    "hydra.run.dir=str(outputs/../victim)",
+    'hydra.run.dir=str("outputs/../victim")',
+    "hydra.run.dir='outputs/../victim'",
+    "hydra.run.dir=outputs/${oc.decode:'../../victim'}",
+    "hydra.run.dir=outputs/link",
+    "hydra.run.dir=outputs/link/x",
+    "hydra.run.dir=outputs/linked",
+    "hydra.output_subdir=../../victim",
+    "hydra.job_logging.handlers.file.filename=victim/best.ckpt",
+    "logger.save_dir=victim",
+    "logger={save_dir:victim}",
+    "callbacks.checkpoint.folder=victim",
+    "callbacks.checkpoint={folder:victim}",
+    "callbacks.weight_images={folder:victim}",
+    "callbacks.evil={folder:victim}",
+    "callbacks={evil:{folder:victim}}",
+    "trainer.default_root_dir=victim",
+    "trainer={default_root_dir:victim}",
+    "data.folder=victim",
+    "-m seed=0,1 hydra.sweep.dir=victim",
+    "-m seed=0,1 hydra.sweep.dir=str(outputs/../victim)",
+    "-m seed=0,1 hydra.sweep.dir=outputs/link",
+    "-m seed=0,1 hydra.sweep.dir=outputs/linked",
+    "-m seed=0,1 hydra.sweep.subdir=../../victim",
+    "-m seed=0,1 hydra.launcher.temp_folder=victim hydra/launcher=joblib",
+]
+QUICK = ("experiment=report_logistic", "epochs=1", "logger=none", "callbacks.figures=null")
+
+
+@pytest.fixture
+def victim(tmp_path) -> Path:
+    """A folder of somebody else's, which a folder below outputs/ leads to, and files in another one do."""
+    folder = tmp_path / "victim"
+    folder.mkdir()
+    for name in ("best.ckpt", "last.ckpt", "train.log", ".lock", "config.yaml"):
+        (folder / name).write_text("precious")
+    (tmp_path / "outputs/linked/.hydra").mkdir(parents=True)
+    (tmp_path / "outputs/link").symlink_to(folder)
+    (tmp_path / "outputs/linked/train.log").symlink_to(folder / "train.log")
+    return folder
+
+
+def elsewhere(folder: Path) -> dict[Path, bytes | None]:
+    """Returns the names and contents of all that stands beside outputs/, where all that is written belongs."""
+    found = (path for path in folder.rglob("*") if folder / "outputs" not in (path, *path.parents))
+    return {path: path.read_bytes() if path.is_file() else None for path in found}
+
+
+@pytest.mark.parametrize("words", WRITES)
+def test_words_write_nothing_elsewhere(words, victim, command, tmp_path):
+    before = elsewhere(tmp_path)
+    assert_refused(command(*words.split(" "), *QUICK), tmp_path)
+    assert elsewhere(tmp_path) == before
+
+
+def test_stored_words_write_nothing_elsewhere(victim, stopped, command, tmp_path):
+    before = elsewhere(tmp_path)
+    for words in WRITES:
+        (stopped / ".hydra" / "overrides.yaml").write_text(yaml.safe_dump([*QUICK, *words.split(" ")]))
+        ended = command("resume=outputs/x")
+        assert "Traceback" not in ended.err
+        assert elsewhere(tmp_path) == before, words
+        (stopped / "results.csv").unlink(missing_ok=True)
+
+
+def test_a_stored_configuration_writes_nothing_elsewhere(victim, stopped, command, tmp_path):
+    """Only what conf/ has is built, from words that pass the checks."""
+    path = stopped / ".hydra" / "config.yaml"
+    configuration = OmegaConf.to_container(OmegaConf.load(path))
+    for name, target in {
+        "evil": "handgrad.callbacks.checkpointing.Checkpointing",
+        "figures": "pytorch_lightning.callbacks.ModelCheckpoint",
+    }.items():
+        configuration["callbacks"][name] = {"_target_": target, "folder": str(victim), "dirpath": str(victim)}
+    configuration["trainer"] |= {"default_root_dir": str(victim), "enable_checkpointing": True}
+    configuration["logger"] = {
+        "_target_": "handgrad.loggers.tensorboard.TensorBoardPathLogger",
+        "save_dir": str(victim),
+    }
+    configuration["hydra"] = {"run": {"dir": str(victim)}, "runtime": {"output_dir": str(victim)}}
+    configuration["data"]["evil"] = configuration["optimizer"]["evil"] = str(victim)
+    path.write_text(yaml.safe_dump(configuration))
+    before = elsewhere(tmp_path)
+    resumed_as_if_untouched(command, stopped)
+    assert elsewhere(tmp_path) == before
+
+
+@pytest.mark.parametrize("name", ["checkpoints", ".hydra", "checkpoints/best.ckpt", "train.log", ".lock"])
+def test_a_link_in_a_stored_run_writes_nothing_elsewhere(name, victim, stopped, command, tmp_path):
+    """A folder that was received from others: what is written by a name in it would be written over their victim."""
+    (stopped / name).rename(victim / "moved")
+    (stopped / name).symlink_to(victim / "moved")
+    before = elsewhere(tmp_path)
+    ended = command("resume=outputs/x")
+    assert_refused(ended, tmp_path)
+    assert f"outputs/x/{name}: leads to {victim}/moved; accepted are links that stay in " in ended.err
+    assert elsewhere(tmp_path) == before
+
+
+def test_a_run_or_a_sweep_whose_name_hydra_would_resolve_is_not_gone_on_with(stopped, command, tmp_path, monkeypatch):
+    monkeypatch.setenv("ELSEWHERE", f"/../../{tmp_path.name}/victim")
+    assert command("-m", *QUICK, "seed=0,1", "hydra.sweep.dir=outputs/s").code == 0
+    for name in ("x", "s"):
+        (tmp_path / "outputs" / name).rename(tmp_path / "outputs" / f"{name}${{oc.env:ELSEWHERE}}")
+    before = elsewhere(tmp_path)
+    assert_refused(command("resume=latest"), tmp_path)
+    assert_refused(command("-m", *QUICK, "seed=0,1", "resume=true"), tmp_path)
+    assert elsewhere(tmp_path) == before
+
+
+# --- checkpoints ------------------------------------------------------------------------------------------------------
 
 
 class Hostile:

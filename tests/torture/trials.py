@@ -39,6 +39,7 @@ def state_digest(run: Path) -> str:
     digest = hashlib.sha256()
     made = {name: checkpoint_state(run / "checkpoints" / name) for name in ("last.ckpt", "best.ckpt")}
     made |= {"results": results(run), "curves": curves(run, made["last.ckpt"]["global_step"])}
+    made["curves.csv"] = (run / "curves.csv").read_bytes()
     for place, leaf in leaves(made):
         content = leaf.numpy().tobytes() if isinstance(leaf, torch.Tensor) else repr(leaf).encode()
         digest.update(place.encode() + content)

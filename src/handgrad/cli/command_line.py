@@ -9,9 +9,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig
+
 from handgrad import __version__
 from handgrad.cli.configuration import register, written
-from handgrad.cli.endings import failures, forget_sweep, tell_stopped
+from handgrad.cli.endings import failures, forget_sweep, refusing, tell_stopped
 from handgrad.cli.help import help_text
 from handgrad.cli.messages import one_line
 from handgrad.cli.names import CALLBACKS, GROUPS, Options, bare, check_key, check_option, chosen, several
@@ -20,7 +23,7 @@ from handgrad.cli.streams import standard_streams, terminal_width
 from handgrad.errors import InputError, nearest
 from handgrad.runs.folder import LAST, WORDS, RunFolder, latest_run
 from handgrad.runs.launch import check_rank, is_first_process, launched
-from handgrad.runs.overrides import MOST_RUNS, parsed, values_of
+from handgrad.runs.overrides import MOST_RUNS, parsed, quoted, values_of
 from handgrad.runs.signals import Interrupted, stopping
 from handgrad.runs.sweep import SWEEP, latest_sweep
 
@@ -76,6 +79,7 @@ def reported() -> Iterator[Stopped | None]:
     try:
         check_rank()
         of_the_run = True
+        check_current_folder()
         words, added = added_by_lightning(sys.argv[1:])
         check_arguments(words)
         if {"--help", "-h", "--version"} & set(words):
@@ -285,7 +289,26 @@ def check_free(word: str, value: str) -> None:
 def check_folder(key: str, value: str) -> None:
     """Raises an InputError unless ``value`` is a folder below outputs/ in the current folder."""
     if "$" in value or not value.isprintable() or OUTPUTS.resolve() not in Path(value).resolve().parents:
-        raise InputError(f"{key}={value}: accepted is a folder below outputs/, like outputs/my_run")
+        plain = ", without $" if "$" in value else ""
+        raise InputError(f"{key}={value}: accepted is a folder below outputs/, like outputs/my_run{plain}")
+
+
+def check_current_folder() -> None:
+    """Raises an InputError if Hydra, which resolves paths like any value, would take the current one for another."""
+    if "${" in str(Path.cwd()):
+        raise InputError(f"{Path.cwd()}: the current folder; accepted is one without ${{ in its name")
+
+
+class FolderCheck(Callback):
+    """Looks at the folder of a run or a sweep once more before it is made: when all of its name is resolved."""
+
+    def on_run_start(self, config: DictConfig, **kwargs) -> None:
+        with refusing():
+            check_folder("hydra.run.dir", config.hydra.run.dir)
+
+    def on_multirun_start(self, config: DictConfig, **kwargs) -> None:
+        with refusing():
+            check_folder("hydra.sweep.dir", config.hydra.sweep.dir)
 
 
 def resumed(arguments: list[str]) -> tuple[Stopped | None, list[str]]:
@@ -303,13 +326,16 @@ def resumed(arguments: list[str]) -> tuple[Stopped | None, list[str]]:
         if value != "true":
             raise InputError(f"resume={value}: a sweep accepts resume=true")
         started_with = [word for word in rest if not word.startswith(("-", "hydra"))]
-        return None, [*rest, f"hydra.sweep.dir={latest_sweep(OUTPUTS, started_with)}"]
+        sweep = str(latest_sweep(OUTPUTS, started_with))
+        check_folder("hydra.sweep.dir", sweep)
+        return None, [*rest, f"hydra.sweep.dir={quoted(sweep)}"]
     if others := [word for word in rest if not word.startswith("threads=")]:
         raise InputError(
             f"{others[0]}: resume goes on with the run's own settings; accepted beside resume= is threads= alone"
         )
     if value == "latest":
         latest = latest_run(OUTPUTS)
+        check_folder("resume", str(latest.path))
         return Stopped(latest, rest), [f"resume={latest.path}", *rest]
     if hint := nearest(value, ["latest"]):
         raise InputError(f"resume={value}: accepted is latest, or a folder below outputs/{hint}")

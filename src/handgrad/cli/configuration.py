@@ -56,13 +56,14 @@ SECTIONS = ("task", "data", "optimizer", "trainer", "callbacks", "select")
 def folder_name(name: str) -> str:
     """Returns ``name`` as the name of one folder: no separators, at most 120 bytes, of its own for each name.
 
+    Also where capitals and small letters are the same. What is changed, or could be taken for it, ends with a digest.
     Of a path it keeps the last folder and the name: what stands before is alike for all jobs, and long.
     """
     ends = re.sub(r"[^,=\[\]]*/(?=[^,/\]]+/[^,/\]]+)", "", name)
-    kept = re.sub(r"[^\w.,=+\-\[\]]", "_", ends)
-    if kept == name and len(name.encode()) <= 120:
+    kept = re.sub(r"[^\w.,=+\-\[\]]", "_", ends, flags=re.ASCII)
+    if name == kept.lower() and len(name) <= 120 and not re.search(r"_[0-9a-f]{9}$", name):
         return name or "defaults"
-    return f"{kept.encode()[:110].decode(errors='ignore')}_{sha256(name.encode()).hexdigest()[:9]}"
+    return f"{kept[:110]}_{sha256(name.encode()).hexdigest()[:9]}"
 
 
 def register() -> None:

@@ -115,6 +115,16 @@ def tell_how_to_go_on(sweep: Path) -> None:
     print(f"Go on with:\n  python train.py -m {shlex.join([*words, 'resume=true'])}", file=sys.stderr)
 
 
+@contextmanager
+def refusing() -> Iterator[None]:
+    """Ends the program by an error's line: of an error in a callback Hydra makes a warning, and goes on."""
+    try:
+        yield
+    except Exception as error:
+        print(f"error: {one_line(error) or traceback.format_exc().strip()}", file=sys.stderr)
+        sys.exit(1)
+
+
 class SweepEnd(Callback):
     """Sums a sweep up, in a table and pictures, when all its runs have ended; the exit code is 1 if any failed.
 
@@ -123,11 +133,8 @@ class SweepEnd(Callback):
 
     def on_multirun_start(self, config: DictConfig, **kwargs) -> None:
         folder = Path(config.hydra.sweep.dir)
-        try:
+        with refusing():
             owning.enter_context(owned(folder, config.hydra.overrides.task))
-        except Exception as error:  # Hydra would make a warning of it, and go on
-            print(f"error: {one_line(error) or traceback.format_exc().strip()}", file=sys.stderr)
-            sys.exit(1)
         sweeping.append(folder)
         if "n_jobs" in config.hydra.get("launcher", {}):  # joblib's
             from handgrad.cli.parallel import Workers

@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import socket
 import struct
 import time
@@ -21,6 +22,7 @@ from torch import Tensor
 from handgrad.errors import InputError
 from handgrad.runs.results import MEASURES, SCORES
 
+EVENTS = "events.out.tfevents."  # how TensorBoard knows its files
 LAYOUT = {"handgrad": {name: ["Multiline", [f"{name}/train", f"{name}/val"]] for name in ("loss", "accuracy")}}
 
 
@@ -29,8 +31,7 @@ class EventFile:
 
     def __init__(self, folder: Path, first_step: int) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        name = f"events.out.tfevents.{time.time_ns() / 1e9:.6f}.{socket.gethostname()}.{os.getpid()}"
-        self.path = folder / name
+        self.path = folder / f"{EVENTS}{next_microsecond(folder):017.6f}.{socket.gethostname()}.{os.getpid()}"
         self.events: list[bytes] = []
         self.add(Event(file_version="brain.Event:2"))
         # What a resumed run wrote before from `first_step` on is void: TensorBoard drops it.
@@ -48,6 +49,15 @@ class EventFile:
         except OSError as error:
             raise InputError(f"{self.path}: curves not written ({error.strerror})") from error
         self.events.clear()
+
+
+def next_microsecond(folder: Path) -> float:
+    """Returns the time for the name of a folder's next event file, in seconds: TensorBoard reads files by their names.
+
+    It is the present, or where the clock has been set back since, just after the latest file's.
+    """
+    times = (re.match(r"\d{10}\.\d{6}", path.name.removeprefix(EVENTS)) for path in folder.glob(f"{EVENTS}*"))
+    return max([time.time_ns() / 1e9, *(float(found[0]) + 1e-6 for found in times if found)])
 
 
 def record(event: bytes) -> bytes:

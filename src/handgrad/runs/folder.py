@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from handgrad.errors import InputError
-from handgrad.files import check_regular, locked, remove_stale, replace_file
+from handgrad.files import check_inside, check_regular, locked, remove_stale, replace_file
 from handgrad.runs.overrides import Overrides, parse_overrides
 from handgrad.runs.results import COLUMNS, Row, check_same, number, read_results, shown
 
@@ -20,6 +20,7 @@ RESULTS = "results.csv"
 PER_CLASS = "per_class.csv"
 FOLDS = "folds.csv"
 DRAWS = "few_shots.csv"
+CURVES = "curves.csv"
 FAILED = "failed.txt"
 LOG = "train.log"
 MODEL = "model.safetensors"
@@ -52,8 +53,10 @@ class RunFolder:
         """Keeps other processes out.
 
         Raises:
-            InputError: one is in there, or something else than a file has the name of one of the run's.
+            InputError: one is in there, a link leads out of it, or something else than a file has the name of a file of
+                the run.
         """
+        check_inside(self.path)
         for name in (RESULTS, FAILED, LOG, CONFIG, WORDS, JOB, LAST, BEST):
             check_regular(self.path / name)
         with locked(self.path / LOCK) as held:

@@ -30,6 +30,13 @@ def parsed(words: Iterable[str]) -> "list[Override]":
     return found
 
 
+def quoted(value: str) -> str:
+    """Returns text as a word's value, whatever is in it."""
+    from hydra.core.override_parser.types import Quote, QuotedString
+
+    return QuotedString(value, Quote.single).with_quotes()
+
+
 def parse_overrides(words: Iterable[str]) -> Overrides:
     """Returns the value of each key; raises what ``parsed`` raises."""
     return {override.key_or_group: override.value() for override in parsed(words)}

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from handgrad.errors import InputError
-from handgrad.files import locked, remove_stale
+from handgrad.files import check_inside, locked, remove_stale
 from handgrad.runs.folder import FAILED, LAST, LOCK, RESULTS, WORDS, RunFolder, latest_first
 from handgrad.runs.overrides import Overrides, parsed, split_words
 from handgrad.runs.results import Row, csv_file, shown
@@ -64,8 +64,10 @@ def owned(folder: Path, words: Sequence[str]) -> Iterator[None]:
     """Keeps other sweeps and runs out of the folder of the sweep of ``words``; writes nothing into one of others.
 
     Raises:
-        InputError: the folder holds a run, or another sweep than this one or a part of it, or one is under way there.
+        InputError: the folder holds a run, or another sweep than this one or a part of it, or one is under way there,
+            or a link leads out of it.
     """
+    check_inside(folder)
     if found := strange_to(folder, words):
         raise InputError(
             f"hydra.sweep.dir={RunFolder(folder)}: {found}; accepted is a new folder, or that of a sweep with the same "

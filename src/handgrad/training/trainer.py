@@ -11,8 +11,7 @@ from pytorch_lightning.plugins.environments import SLURMEnvironment, TorchElasti
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from handgrad.compat import ignore_known_warnings
-
-NOWHERE = Path(os.devnull) / "nowhere"  # Lightning would take the current folder, to write to and, under SLURM, to load
+from handgrad.files import NOWHERE
 
 
 def block_trainer(
@@ -41,7 +40,7 @@ def block_trainer(
             plugins=[*plugins, *cluster],
             enable_checkpointing=False,
             enable_progress_bar=any(isinstance(callback, pl.callbacks.ProgressBar) for callback in callbacks),
-            default_root_dir=folder or NOWHERE,
+            default_root_dir=folder or NOWHERE,  # else the current folder, to write to and, under SLURM, to load
             **settings,
         )
     # Lightning took it from whatever RANK, SLURM_PROCID or the like it found, and would not let a lone process log.
