@@ -149,7 +149,7 @@ def test_an_l2_that_is_none_of_the_run_is_told_the_nearest(done):
 
 def test_folders_that_are_no_finished_run(done):
     accepted = "accepted is the folder of a finished run, like outputs/<run>"
-    assert refusal("outputs/rum") == f"run=outputs/rum: no such folder; {accepted}; did you mean 'run'?"
+    assert refusal("outputs/runn") == f"run=outputs/runn: no such folder; {accepted}; did you mean 'run'?"
     assert refusal("outputs") == f"run=outputs: no results.csv there; {accepted}"
     (done.parent / SWEEP).touch()
     assert refusal("outputs") == "run=outputs: a sweep; accepted is one of its jobs, like outputs/run"

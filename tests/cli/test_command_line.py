@@ -1,13 +1,16 @@
 """Bad input: one line that names the thing, what was found and what is accepted; exit code not 0; nothing left."""
 
 import csv
+import re
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from handgrad import __version__
-from handgrad.cli.configuration import folder_name
+from handgrad.cli.command_line import FolderCheck
+from handgrad.cli.configuration import folder_name, run_name
 from handgrad.cli.help import help_text
 from handgrad.files import locked
 from tests.conftest import results
@@ -145,7 +148,6 @@ BAD = [
     ("hydra.run.dir='outputs/a\nerror:x'", "accepted is a folder below outputs/"),
     ("select.metric='a\nerror:\tforged'", r"select.metric=a\nerror:\tforged: accepted is one of"),
     ("task=a\nerror:", r"task=a\nerror:: accepted is an option"),
-    ("task.name=/../../../../escaped", "accepted is a folder below outputs/"),
     # resuming
     ("resume=outputs/nothing", "resume=outputs/nothing: .hydra/overrides.yaml is missing there"),
     ("resume=/etc", "resume=/etc: accepted is a folder below outputs/"),
@@ -202,6 +204,39 @@ def test_folder_names_are_one_short_folder():
     shards = folder_name("data.train=[/far/away/a/1.npy,/far/away/a/2.npy],seed=1")
     assert shards.startswith("data.train=[a_1.npy,a_2.npy],seed=1_")
     assert folder_name("") == "defaults", "else the job would train in the sweep's own folder"
+
+
+def test_the_resolved_folder_is_what_is_checked(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    config = OmegaConf.create({"x": "../../y", "hydra": {key: {"dir": "outputs/${x}"} for key in ("run", "sweep")}})
+    for key, start in (("run", FolderCheck().on_run_start), ("sweep", FolderCheck().on_multirun_start)):
+        with pytest.raises(SystemExit) as ended:
+            start(config)
+        assert ended.value.code == 1
+        told = f"error: hydra.{key}.dir=outputs/../../y: accepted is a folder below outputs/, like outputs/my_run\n"
+        assert capsys.readouterr().err == told
+
+
+def test_a_runs_folder_tells_its_settings(command, tmp_path):
+    assert command("task=logistic", "lr=-1").code == 1
+    assert run_name("softmax", "") == "softmax"
+    assert run_name("logistic", "epochs=1,l2=[0,2],task=logistic") == "logistic,epochs=1,l2=[0,2]"
+    assert run_name("/../../x", "task=softmax") == folder_name("/../../x")
+    assert command("experiment=report_logistic", "epochs=1", "logger=none").code == 0
+    (found,) = tmp_path.glob("outputs/*/*")
+    assert re.fullmatch(
+        r"\d\d-\d\d-\d\d_logistic,epochs=1,experiment=report_logistic,logger=none_[0-9a-f]{6}", found.name
+    )
+
+
+def test_a_long_name_keeps_what_is_typed_most():
+    """In TensorBoard it is the run's name."""
+    words = [
+        f"callbacks.{name}=null" for name in ("checkpoint", "curves", "divergence_check", "figures", "progress_bar")
+    ]
+    found = folder_name(",".join([*words, "l2=[0,0.5]", "seed=3", "task=logistic"]))
+    assert found.startswith("l2=[0,0.5],seed=3,task=logistic,callbacks.checkpoint=null,")
+    assert len(found) == 120
 
 
 @pytest.mark.parametrize(

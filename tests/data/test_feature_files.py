@@ -65,7 +65,7 @@ def test_which_files_are_meant(given, found, there):
         ("none/c.npy", "none/c.npy: no such file"),
         ("n" * 300 + ".npy", "n" * 300 + ".npy: no such file"),
         ("b.npy/c.npy", "b.npy/c.npy: no such file"),
-        ("a\0.npy", "a\0.npy: no such file"),
+        ("a\0.npy", "a\\x00.npy: no such file"),
         ("c*.npy", "train=c*.npy: no file matches; accepted is a pattern like features/*.npy"),
         ("sub", "sub: a folder; accepted is a file, or its shards by a pattern like sub/*.npy"),
         ("labels.txt", "labels.txt: a .txt; accepted in train are .npy, .npz, .safetensors, .pt, .parquet, .csv"),

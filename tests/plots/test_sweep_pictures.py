@@ -3,7 +3,6 @@
 import itertools
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -12,6 +11,7 @@ from tensorboard.backend.event_processing.event_file_loader import LegacyEventFi
 
 from handgrad.cli.endings import sum_up
 from handgrad.plots.sweep_pictures import (
+    Weights,
     best_weights,
     draw_files,
     draw_sweep,
@@ -41,12 +41,15 @@ def test_one_swept_number_gets_an_axis_and_failed_jobs_a_cross(sweep):
     jobs = read_jobs(sweep)
     assert swept_keys(jobs) == ["l2"]
     upper, lower = draw_sweep(jobs, ["l2"]).axes
-    assert lower.get_xscale() == "symlog"
+    assert lower.get_xscale() == "log"
     assert lower.get_xlabel() == "l2"
     assert [tick.get_text() for tick in lower.get_xticklabels()] == ["0", "0.002", "0.02", "2"]
-    points, failed = upper.lines
-    assert points.get_xdata().tolist() == [0, 0.002, 2]
+    points, line, best, failed = upper.lines
+    zero, *others = points.get_xdata()
+    assert 0 < zero < 0.001
+    assert others == list(line.get_xdata()) == [0.002, 2], "no line leads to 0, which stands apart"
     assert list(failed.get_xdata()) == [0.02]
+    assert (best.get_marker(), best.get_label()) == ("*", "best: l2=0")
 
 
 def test_several_swept_keys_are_named(tmp_path):
@@ -62,7 +65,9 @@ def test_several_swept_keys_are_named(tmp_path):
 
 def job(name: str, overrides: dict, *rows: tuple[float, float]) -> Job:
     """A job with a row of results per ``(accuracy, squared norm)``."""
-    results = [{"val_accuracy": accuracy, "weight_norm_squared": squared} for accuracy, squared in rows]
+    results = [
+        {"val_accuracy": a, "weight_norm_squared": squared, "l2": float(i)} for i, (a, squared) in enumerate(rows)
+    ]
     return Job(Path(name), overrides, results)
 
 
@@ -70,9 +75,9 @@ def test_both_panels_show_what_was_measured():
     jobs = [job("a", {"lr": 2}, (0.8, 9.0)), job("b", {"lr": 1}, (0.9, 4.0))]
     upper, lower = draw_sweep(jobs, ["lr"]).axes
     for panel, measured in ((upper, [0.9, 0.8]), (lower, [2, 3])):
-        assert panel.lines[0].get_xdata().tolist() == [1, 2]  # in the order of the axis, not of the jobs
-        assert list(panel.lines[0].get_ydata()) == measured
-        assert panel.lines[0].get_linestyle() == "-"
+        assert list(panel.lines[0].get_xdata()) == [1, 2]  # in the order of the axis, not of the jobs
+        assert list(panel.lines[0].get_ydata()) == list(panel.lines[1].get_ydata()) == measured
+        assert panel.lines[1].get_linestyle() == "-"
         assert panel.get_legend() is None
     assert (upper.get_ylabel(), lower.get_ylabel()) == ("Validation accuracy", "‖w‖")
 
@@ -80,8 +85,8 @@ def test_both_panels_show_what_was_measured():
 def test_jobs_with_a_path_each_are_points_without_a_line():
     jobs = [job("a", {"lr": 1}, (0.8, 9.0), (0.7, 1.0)), job("b", {"lr": 2}, (0.9, 4.0), (0.6, 1.0))]
     upper, _ = draw_sweep(jobs, ["lr"]).axes
-    assert upper.lines[0].get_xdata().tolist() == [1, 1, 2, 2]
-    assert upper.lines[0].get_linestyle() == "None"
+    assert list(upper.lines[0].get_xdata()) == [1, 1, 2, 2]
+    assert [line.get_linestyle() for line in upper.lines] == ["None"]
 
 
 @pytest.mark.parametrize(
@@ -89,8 +94,39 @@ def test_jobs_with_a_path_each_are_points_without_a_line():
     [([1, 19.9], "linear"), ([1, 20], "symlog"), ([0, 0.1, 1], "linear"), ([0, 0.1, 2], "symlog"), ([0, 0], "linear")],
 )
 def test_a_wide_range_gets_a_logarithmic_axis(values, scale):
-    _, lower = draw_sweep([job(str(i), {"l2": l2}, (0.9, 1.0)) for i, l2 in enumerate(values)], ["l2"]).axes
+    _, lower = draw_sweep([job(str(i), {"lr": lr}, (0.9, 1.0)) for i, lr in enumerate(values)], ["lr"]).axes
     assert lower.get_xscale() == scale
+
+
+def test_over_seeds_there_are_points_mean_and_deviation():
+    accuracies = {0.0: (0.5, 0.7), 0.1: (0.6, 0.9), 1.0: (0.8,)}
+    jobs = [
+        Job(Path("x"), {"l2": l2, "seed": seed}, [{"val_accuracy": a, "weight_norm_squared": 1.0, "val_loss": 1 - a}])
+        for l2, found in accuracies.items()
+        for seed, a in enumerate(found)
+    ]
+    upper, _ = draw_sweep(jobs, ["l2", "seed"]).axes
+    means, line, *points, best = (line for line in upper.lines if line.get_marker() != "_" and line.get_marker() != "|")
+    assert list(means.get_ydata()) == pytest.approx([0.6, 0.75, 0.8])
+    assert list(line.get_ydata()) == pytest.approx([0.75, 0.8])
+    assert [list(found.get_ydata()) for found in points[:2]] == [[0.5, 0.7], [0.6, 0.9]]
+    (bars,) = upper.containers
+    (segments,) = (found.get_segments() for found in bars.lines[2])
+    assert [high - low for (_, low), (_, high) in segments] == pytest.approx([2 * 0.02**0.5, 2 * 0.045**0.5])
+    assert best.get_label() == "best: l2=1.0"
+    assert list(best.get_ydata()) == [0.8], "by the mean, though one seed of l2=0.1 is better"
+
+
+def test_paths_over_seeds_lie_along_their_l2():
+    rows = [
+        {"val_accuracy": 0.5, "weight_norm_squared": 1.0, "val_loss": loss, "l2": l2} for l2, loss in ((0.1, 2), (1, 1))
+    ]
+    upper, lower = draw_sweep(
+        [Job(Path(s), {"seed": s}, rows) for s in "ab"] + [Job(Path("c"), {"seed": "c"}, [])], ["seed"]
+    ).axes
+    assert (lower.get_xscale(), lower.get_xlabel()) == ("log", "l2")
+    assert list(upper.lines[0].get_xdata()) == [0.1, 1]
+    assert "best: l2=1" in [line.get_label() for line in upper.lines]
 
 
 @pytest.mark.parametrize("values", [[True, False], ["a", "b"], [1, None], [[0], [1]]])
@@ -115,7 +151,7 @@ LONG = {
     "names": [{"task": "a" * 90}, {"task": "b" * 60}],
     "names that differ in their midst": [{"task": f"{'a' * 60}{n}{'a' * 60}"} for n in range(2)],
     "one without words": [{}, {"task": "softmax"}, {"task": "logistic"}],
-    "many": [{"seed": n, "lr": n} for n in range(60)],
+    "many": [{"epochs": n, "lr": n} for n in range(60)],
 }
 
 
@@ -148,26 +184,44 @@ def test_fewer_than_asked_for_are_all():
 def test_weights_that_are_no_pictures_are_not_drawn(shape, tmp_path):
     folder = write_job(tmp_path, 0, ["l2=0"])
     (found,) = read_jobs(tmp_path)
-    assert best_weights(found).shape == (60, 600, 3)
+    assert best_weights(found, "a").weight.shape == (1, 10, 784)
     WholeCheckpointIO().save_checkpoint({"state_dict": {"weight": torch.zeros(shape)}}, folder / BEST)
-    assert best_weights(found) is None
+    assert best_weights(found, "a") is None
     WholeCheckpointIO().save_checkpoint({"other": 1}, folder / BEST)
-    assert best_weights(found) is None
-    assert best_weights(found._replace(results=[])) is None
+    assert best_weights(found, "a") is None
+    assert best_weights(found._replace(results=[]), "a") is None
+
+
+@pytest.mark.parametrize(
+    ("outputs", "classes", "tiles"),
+    [(3, [7, 8, 9], ["7", "8", "9"]), (1, [3, 2], ["2"]), (3, [1, 2], None), (3, [], None)],
+)
+def test_the_tiles_are_named_by_their_classes(outputs, classes, tiles, tmp_path):
+    folder = write_job(tmp_path, 0, ["l2=0"])
+    (found,) = read_jobs(tmp_path)
+    io = WholeCheckpointIO(None, {"classes": classes})
+    io.save_checkpoint({"state_dict": {"weight": torch.ones(1, outputs, 4)}}, folder / BEST)
+    assert best_weights(found, "a").tiles == tiles
 
 
 def test_pictures_of_weights_stand_one_below_the_other_at_one_scale():
-    images = [("wide", np.zeros((60, 600, 3), np.uint8)), ("narrow", np.zeros((120, 60, 3), np.uint8))]
-    figure = draw_weights(images)
-    assert [text.get_text() for text in figure.texts] == ["wide", "narrow"]
+    wide = Weights("wide", torch.zeros(1, 10, 784), [*"0123456789"])
+    narrow = Weights("narrow", torch.full((2, 1, 784), -0.5), ["2"])
+    wide.weight[0, 3] = 0.25
+    figure = draw_weights([wide, narrow])
+    upper, lower, bar = figure.axes
+    assert [text.get_text() for text in figure.texts] == ["wide", "narrow", "weight"]
+    assert [text.get_text() for text in upper.texts] == [*"0123456789"]
+    assert [text.get_text() for text in lower.texts] == ["2"]
     width, height = figure.get_size_inches()
-    upper, lower = (ax.get_position() for ax in figure.axes)
-    per_pixel = upper.width * width / 600
-    assert lower.width * width == pytest.approx(60 * per_pixel)
-    assert upper.height * height == pytest.approx(60 * per_pixel)
-    assert lower.height * height == pytest.approx(120 * per_pixel)
-    assert lower.y0 == pytest.approx(0)
-    assert upper.y0 > lower.y1
+    places = [ax.get_position() for ax in (upper, lower)]
+    assert places[1].width * width == pytest.approx(places[0].width * width / 10)
+    assert places[1].height * height == pytest.approx(2 * places[0].height * height)
+    assert places[0].y0 > places[1].y1 > bar.get_position().y1
+    assert (bar.get_xlim(), [float(tick) for tick in bar.get_xticks()]) == ((-0.5, 0.5), [-0.5, 0, 0.5])
+    colours = [ax.images[0].get_array()[30, middle].tolist() for ax, middle in ((upper, 3 * 60 + 30), (lower, 30))]
+    assert colours[1] == [33, 102, 172], "the largest of all has the full colour"
+    assert colours[0] == [213, 136, 145], "half of it half the colour"
 
 
 def test_a_sweep_in_which_all_failed_leaves_no_picture(tmp_path):

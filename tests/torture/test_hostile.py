@@ -164,9 +164,8 @@ def test_stored_words_that_are_none_are_refused(content, stopped, command, tmp_p
 
 
 WRITES = [
-    "task.name=/../../../../victim/x",
-    "task.name=${oc.decode:'/../../../../victim/x'}",
-    "task.name=$x",
+    "lr=-1 task.name=/../../../../victim/x",
+    "lr=-1 task.name=${oc.decode:'/../../../../victim/x'}",
     "hydra.run.dir=victim",
     "hydra.run.dir=outputs/../victim",
     "hydra.run.dir=str(outputs/../victim)",

@@ -81,7 +81,7 @@ def reported() -> Iterator[Stopped | None]:
         of_the_run = True
         check_current_folder()
         words, added = added_by_lightning(sys.argv[1:])
-        check_arguments(words)
+        words = check_arguments(words)
         if {"--help", "-h", "--version"} & set(words):
             print(f"handgrad {__version__}" if "--version" in words else help_text(terminal_width()))
             sys.exit(0)
@@ -124,8 +124,8 @@ def added_by_lightning(arguments: list[str]) -> tuple[list[str], list[str]]:
     return arguments[:-3], arguments[-3:]
 
 
-def check_arguments(arguments: Sequence[str]) -> None:
-    """Checks the words of the command line, before Hydra acts on any.
+def check_arguments(arguments: Sequence[str]) -> list[str]:
+    """Checks the words of the command line, before Hydra acts on any; returns them, options first, as Hydra wants them.
 
     What Hydra builds comes from conf/ alone: no other configuration is read, no key added, no class named.
 
@@ -135,7 +135,7 @@ def check_arguments(arguments: Sequence[str]) -> None:
     options, words = split(arguments)
     check_options(options)
     if any(option in COMPLETION for option, _ in options):
-        return  # its words are half-typed ones, which are read and never composed
+        return list(arguments)  # its words are half-typed ones, which are read and never composed
     for word in words:
         check_readable(*word.partition("=")[::2])
     of_sweep = any(option in SWEEP_OPTIONS for option, _ in options)
@@ -149,6 +149,7 @@ def check_arguments(arguments: Sequence[str]) -> None:
         runs *= check_override(word, chosen(values), of_sweep)
     if runs > MOST_RUNS:
         raise InputError(f"-m: a sweep of {runs:,} runs; accepted are {MOST_RUNS:,} at most")
+    return [*(part for option in options for part in option if part is not None), *words]
 
 
 def split(arguments: Sequence[str]) -> tuple[list[tuple[str, str | None]], list[str]]:

@@ -63,14 +63,23 @@ def folder_name(name: str) -> str:
     kept = re.sub(r"[^\w.,=+\-\[\]]", "_", ends, flags=re.ASCII)
     if name == kept.lower() and len(name) <= 120 and not re.search(r"_[0-9a-f]{9}$", name):
         return name or "defaults"
+    if len(kept) > 110:  # what is typed most tells runs apart best, and is not to be cut off
+        kept = ",".join(sorted(re.split(r",(?=[\w./]+=)", kept), key=lambda word: "." in word.partition("=")[0]))
     return f"{kept[:110]}_{sha256(name.encode()).hexdigest()[:9]}"
 
 
+def run_name(task: str, words: str) -> str:
+    """Returns what tells a run apart by its settings, in TensorBoard too: its task and the other words."""
+    others = re.sub(r"(^|,)task=[^,]*", "", words).strip(",")
+    return folder_name(f"{task},{others}" if others else task)
+
+
 def register() -> None:
-    """Tells Hydra what conf/ uses: the settings' classes; the resolvers ``unique`` and ``folder_name``."""
+    """Tells Hydra what conf/ uses: the settings' classes; ``unique``, ``folder_name`` and ``run_name``."""
     settings.register()
     OmegaConf.register_new_resolver("unique", lambda: uuid4().hex[:6], use_cache=True, replace=True)
     OmegaConf.register_new_resolver("folder_name", folder_name, replace=True)
+    OmegaConf.register_new_resolver("run_name", run_name, replace=True)
 
 
 def composed(words: Sequence[str], folder: Path, log: bool = False) -> DictConfig:
