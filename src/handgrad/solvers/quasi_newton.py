@@ -12,7 +12,7 @@ from handgrad.solvers.pairs import Pairs
 
 REFRESH, FALL = (8, 24), 10.0  # iterations, and a fall of l2, after which the Gram matrix is made anew
 WELL = 1e-6  # of the features' variance: above it float32 is enough for a Gram matrix that l2 is added to
-ROWS, PAIRS, MEMORY = 4096, 60, 2**25  # of a Gram matrix, twice that where it takes long; pairs, and their numbers
+ROWS, PAIRS, MEMORY = 4096, 200, 2**25  # of a Gram matrix, twice that where it takes long; pairs, and their numbers
 
 
 Eigen = tuple[Tensor, Tensor]  # eigenvalues and eigenvectors of a Gram matrix
