@@ -9,7 +9,7 @@ from handgrad.cli.streams import standard_streams
 from handgrad.files import replace_file
 from handgrad.plots.style import save
 from report import figures
-from report.derivation import render_file
+from report.derivation import listings, render_file
 from report.facts import Facts, small_facts, split_facts
 from report.numbers import as_csv, numbers
 from report.page import page
@@ -47,7 +47,7 @@ def report(folder: Path, derivation: Path) -> Path:
 
     rows = numbers(facts["report"], facts["course"], small)
     replace_file(folder / "numbers.csv", as_csv(rows).encode())
-    text = page(folder / "figures", facts, small, rows, render_file(derivation))
+    text = page(folder / "figures", facts, small, rows, render_file(derivation), listings(derivation))
     replace_file(folder / "index.html", text.encode())
     return folder / "index.html"
 

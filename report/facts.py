@@ -7,6 +7,7 @@ import numpy as np
 
 from report.events import Curve, Run, block_mean
 from report.splits import Split
+from report.stops import read_stops
 
 LATE = 25  # checks in the mean that stands for a noisy end point: five epochs
 
@@ -84,6 +85,7 @@ def shuffle_facts(split: Split) -> Facts:
     return {
         "seeds": len(mixed),
         "shuffled_stops": [int(run.row()["steps"]) for run in split.shuffled.values()],
+        "orders": order_facts(split.name),
         "shuffled_best_losses": [run.row()["val_loss"] for run in split.shuffled.values()],
         "shuffled_late": late,
         "unshuffled_late": float(plain.tail(LATE).mean()),
@@ -93,6 +95,22 @@ def shuffle_facts(split: Split) -> Facts:
         "spike_batch": int(spikes[0] % batches(split.logistic)) if len(spikes) else 0,
         "typical_move": float(np.median(np.abs(np.diff(plain.value[len(plain.value) // 2 :])))),
     }
+
+
+def order_facts(split: str) -> Facts:
+    """Returns when early stopping stops on many orders of the training set (see ``stops.py``).
+
+    ``errors`` is by how many standard errors the mean over kept orders lies above that over reshuffled ones.
+    """
+    stops = read_stops(split)
+    (given,) = stops["given"]
+    kinds = {name: stops[name] for name in ("reshuffled", "kept")}
+    earlier = {f"{name}_earlier": sum(stop < given for stop in found) for name, found in kinds.items()}
+    means, variances = zip(
+        *((np.mean(found), np.var(found, ddof=1) / len(found)) for found in kinds.values()), strict=True
+    )
+    errors = float((means[1] - means[0]) / math.sqrt(sum(variances)))
+    return {"given": given, "count": len(stops["kept"]), "errors": errors} | kinds | earlier
 
 
 def deviation(curve: Curve) -> np.ndarray:

@@ -1,6 +1,7 @@
 """The figures: one function each, which reads runs and returns a matplotlib Figure."""
 
 import math
+from functools import partial
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -25,6 +26,7 @@ from report.events import Curve, Run, block_mean
 from report.splits import Split
 
 L2_COLOURS = (BLACK, BLUE, GREEN, ORANGE, VERMILLION)
+TITLE, IMAGE, WIDTH = 0.5, 1.05, 0.9  # inches of figure 6: a title, and an image below it, its height and width
 OPTIMUM = "D"  # the marker of a certified optimum
 L2_STYLES = ("-", (0, (5, 1.5)), "-.", "-", (0, (2, 1)))
 
@@ -98,7 +100,7 @@ def figure_3(split: Split, spikes: np.ndarray) -> Figure:
     figure, ax = axes(ylabel="Validation accuracy")
     for number, run in enumerate(split.shuffled.values()):
         label = f"shuffled, {len(split.shuffled)} seeds" if number == 0 else None
-        draw_until_stop(ax, run, color=SKY, linewidth=1.1, label=label, zorder=2)
+        draw_until_stop(ax, run, color=SKY, linewidth=0.7, label=label, zorder=2)
     draw_until_stop(ax, split.stopped, color=VERMILLION, linewidth=1.6, label="not shuffled", zorder=3)
     ax.plot([], [], "o", color=GREY, label="stopped")
     ax.set(ylim=(0.93, 0.99), xlim=(0, None))
@@ -151,28 +153,37 @@ def figure_5(split: Split) -> Figure:
 
 
 @styled
-def figure_6(split: Split) -> Figure:
-    """Final weights as images at the smallest and the largest l2, and the class means; one scale per row."""
+def figure_6(split: Split, columns: int = 10) -> Figure:
+    """Final weights as images at the smallest and the largest l2, and the class means; one scale for each.
+
+    Args:
+        columns: images side by side, 5 for a narrow page.
+    """
     found = split.path.weights
     chosen = (int(found["l2"].argmin()), int(found["l2"].argmax()))
     rows = [(f"l2 = {found['l2'][i]:g}: correlation {found['correlation'][i]:.2f}", found["weight"][i]) for i in chosen]
     rows.append(("class mean − global mean", found["class_means"]))
-    figure = Figure(figsize=(10, 1.55 * len(rows)))
+    inches = TITLE + IMAGE * -(-len(rows[0][1]) // columns)
+    figure = Figure(figsize=(WIDTH * columns + 1, inches * len(rows)))
     for number, (title, images) in enumerate(rows):
-        draw_images(figure, 1 - (number + 1) / len(rows), 1 / len(rows), title, images)
+        draw_images(figure, 1 - (number + 1) / len(rows), inches, title, images, columns)
     return figure
 
 
-def draw_images(figure: Figure, bottom: float, height: float, title: str, images: np.ndarray) -> None:
-    """Draws ``images (K, S*S)`` side by side on one diverging scale, white at zero, in a band of ``figure``."""
+def draw_images(figure: Figure, bottom: float, inches: float, title: str, images: np.ndarray, columns: int) -> None:
+    """Draws ``images (K, S*S)``, ``columns`` side by side, on one scale, white at zero, in a band of ``figure``.
+
+    ``bottom`` is a share of the figure, the band is ``inches`` high.
+    """
     side, largest = math.isqrt(images.shape[1]), float(np.abs(images).max())
-    width = 0.9 / len(images)
-    figure.text(0.005, bottom + 0.8 * height, title, fontsize=16)
+    inch, width = 1 / figure.get_figheight(), WIDTH / figure.get_figwidth()
+    figure.text(0.05 * width, bottom + (inches - 0.31) * inch, title, fontsize=16)
     for k, image in enumerate(images):
-        ax = figure.add_axes((k * width, bottom + 0.04 * height, 0.97 * width, 0.68 * height))
+        low = inches - TITLE - IMAGE * (k // columns + 1) + 0.06
+        ax = figure.add_axes((k % columns * width, bottom + low * inch, 0.97 * width, IMAGE * inch))
         ax.imshow(image.reshape(side, side), cmap=DIVERGING, vmin=-largest, vmax=largest, interpolation="nearest")
         ax.set_axis_off()
-    bar = figure.add_axes((0.91, bottom + 0.08 * height, 0.012, 0.6 * height))
+    bar = figure.add_axes(((columns + 0.1) * width, bottom + 0.12 * inch, 0.13 * width, (inches - TITLE - 0.12) * inch))
     figure.colorbar(ax.images[0], cax=bar, ticks=[-largest, 0, largest], format="%.2g").ax.tick_params(labelsize=13)
 
 
@@ -274,6 +285,7 @@ PER_SPLIT = {
     "4": figure_4,
     "5": figure_5,
     "6": figure_6,
+    "6-narrow": partial(figure_6, columns=5),
     "7": figure_7,
     "8": figure_8,
     "gap": figure_gap,

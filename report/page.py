@@ -12,14 +12,22 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from report.derivation import foothold
 from report.facts import Facts, standard_error
-from report.numbers import Number
+from report.numbers import Number, over_seeds
 from report.runs import COMMANDS
 
 TEMPLATES = Path(__file__).parent / "templates"
 
 
-def page(figures: Path, facts: dict[str, Facts], small: Facts, rows: list[Number], derivation: Markup) -> str:
+def page(
+    figures: Path,
+    facts: dict[str, Facts],
+    small: Facts,
+    rows: list[Number],
+    derivation: Markup,
+    code: dict[str, list[str]] | None = None,
+) -> str:
     """Returns the whole page.
 
     Args:
@@ -28,19 +36,26 @@ def page(figures: Path, facts: dict[str, Facts], small: Facts, rows: list[Number
         small: the facts of the runs on few training images.
         rows: the table of all numbers.
         derivation: HTML.
+        code: the lines of the files that it links, by path.
 
     Raises:
         jinja2.UndefinedError: a fact is missing.
     """
     template = environment(figures).get_template("page.html")
-    return template.render(**facts, small=small, rows=rows, derivation=derivation, commands=COMMANDS)
+    given = {"rows": rows, "derivation": derivation, "code": code or {}, "commands": COMMANDS}
+    return template.render(**facts, small=small, **given)
 
 
 def environment(figures: Path) -> Environment:
     """Returns what the templates are rendered with: text is escaped, and a missing fact is an error."""
     made = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined)
     made.filters.update(number=number, signed=signed, listed=listed)
-    made.globals.update(standard_error=standard_error, data_uri=lambda name: data_uri(figures / f"{name}.svg"))
+    made.globals.update(
+        foothold=foothold,
+        over_seeds=over_seeds,
+        standard_error=standard_error,
+        data_uri=lambda name: data_uri(figures / f"{name}.svg"),
+    )
     return made
 
 

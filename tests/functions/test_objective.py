@@ -177,6 +177,25 @@ WRONG = {
 }
 
 
+def test_curvature_is_the_variance_of_how_the_logits_move(name):
+    """The derivation's formula, of weight and bias together; only the common shift of softmax's biases is flat."""
+    for problem in problems(name, range(20)):
+        objective, (weight, bias), (x, _, s) = problem.objective, problem.parameters, problem.samples
+        v, c = problem.like(weight), problem.like(bias)
+        z, u = weight @ x.t() + bias.unsqueeze(2), v @ x.t() + c.unsqueeze(2)
+        p = z.softmax(1) if name == "softmax" else z.sigmoid()
+        spread = (p * u).sum(1).square() if name == "softmax" else (p * u).square().sum(1)
+        shares = torch.ones(len(x), dtype=torch.float64) if s is None else s
+        expected = ((p * u.square()).sum(1) - spread) @ shares / shares.sum() + objective.l2 * v.square().sum((1, 2))
+        if objective.penalize_bias:
+            expected += objective.l2 * c.square().sum(1)
+        hv, hc = objective.hessian_vector_product(weight, bias, v, c, x, s)
+        assert (v * hv).sum((1, 2)) + (c * hc).sum(1) == pytest.approx(expected, rel=1e-9)
+        free = replace(objective, penalize_bias=False)
+        _, shift = free.hessian_vector_product(weight, bias, torch.zeros_like(v), torch.ones_like(c), x, s)
+        assert (shift.abs().max() < 1e-15) == (name == "softmax")
+
+
 @pytest.mark.parametrize("penalize_bias", [False, True])
 @pytest.mark.parametrize("wrong", WRONG)
 def test_wrong_objective_is_refused(name, wrong, penalize_bias):

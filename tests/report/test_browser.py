@@ -8,6 +8,10 @@ from tests.test_browser import errors, needs_chromium
 FIGURES = """
 return [...document.querySelectorAll('img')].map((image) => [image.alt, image.complete && image.naturalWidth]);
 """
+CUT = """
+const wide = (e) => e.scrollWidth > e.clientWidth + 1 || e.getBoundingClientRect().right > innerWidth;
+return [...document.querySelectorAll('.formula, math, table, td, .scroll, img')].filter(wide).map((e) => e.outerHTML);
+"""
 
 
 @needs_chromium
@@ -23,4 +27,5 @@ def test_the_page_shows_every_figure_and_logs_no_error(width, finished, browser)
     assert browser.execute_script("return document.querySelectorAll('table tr').length") > 20
     overflow = "return document.documentElement.scrollWidth - document.documentElement.clientWidth"
     assert browser.execute_script(overflow) <= 0
+    assert not browser.execute_script(CUT), "what must be scrolled sideways to be seen"
     assert not errors(browser)

@@ -82,6 +82,15 @@ def test_figure_6_has_one_scale_per_row(splits):
     assert [text.get_text() for text in figure.texts][:2] == ["l2 = 0: correlation 0.70", "l2 = 2: correlation 0.99"]
 
 
+def test_figure_6_of_a_narrow_page_has_five_images_side_by_side(splits):
+    figure = figures.figure_6(splits["course"], columns=5)
+    boxes = [ax.get_position() for ax in figure.axes if ax.images and ax.images[0].get_array().shape == (28, 28)]
+    assert len(boxes) == 30
+    assert len({round(box.x0, 6) for box in boxes}) == 5
+    assert len({round(box.y0, 6) for box in boxes}) == 6
+    assert figure.get_figwidth() < 6
+
+
 def test_figure_8_draws_both_norms_and_sets_zero_apart(splits):
     upper, lower = figures.figure_8(splits["report"]).axes
     assert (upper.get_ylabel(), lower.get_ylabel()) == ("‖w‖", "‖w‖²")

@@ -18,7 +18,7 @@ SCRIPT = """<script>alert("'")</script> & more"""
 class Page(HTMLParser):
     """Gathers what the tests look at."""
 
-    VOID = ("meta", "link", "img", "br", "mspace")
+    VOID = ("meta", "link", "img", "source", "br", "mspace")
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -56,7 +56,7 @@ def found(folder: Path) -> Page:
 
 def test_every_figure_is_there_as_png_and_svg(folder):
     names = {f"figure-{n}-{s}" for n in ("1", "2", "3", "4", "5", "6", "7", "8", "gap") for s in ("report", "course")}
-    names |= {"figure-small"}
+    names |= {"figure-small", "figure-6-narrow-report", "figure-6-narrow-course"}
     assert {path.name for path in (folder / "figures").iterdir()} == {
         f"{n}.{end}" for n in names for end in ("png", "svg")
     }
@@ -77,6 +77,7 @@ def test_the_page_has_all_figures_with_texts_a_title_and_a_language(found):
     assert all(len(image["alt"]) > 40 for image in images)
     assert found.all("html")[0]["lang"] == "en"
     assert found.words["title"] == "Handgrad: a course report, run again"
+    assert len(found.all("source")) == 2, "figure 6 for narrow pages, on both splits"
 
 
 def test_links_lead_somewhere(found):

@@ -24,7 +24,7 @@ def linear_binary_cross_entropy(
     r"""Mean binary cross-entropy of L classifiers of K sigmoids each that look at the same batch, and their logits.
 
     Shapes: N samples, D features, K labels, each of which a sample has or lacks by itself (K = 1 tells two classes
-    apart), L independent classifiers (the path axis). Below, n, i, k and l count them, y[n, k] is target[n, k], or
+    apart), L independent classifiers (the path axis). Below, n, i, k and l count them, y[k, n] is target[n, k], or
     target[n] where K = 1, and r[n] is 1/N, or s[n] / sum_n s[n] with s the sample weights. Equation numbers are the
     course report's (seed, task 1a, which has K = 1).
 
@@ -32,9 +32,9 @@ def linear_binary_cross_entropy(
 
         z[l, k, n] = sum_i weight[l, k, i] input[n, i] + bias[l, k]                    logits    (1)
         p[l, k, n] = 1 / (1 + exp(-z[l, k, n]))                                        sigmoid   (1)
-        C[l]       = sum_n -r[n] sum_k (y[n, k] ln p[l, k, n] + (1 - y[n, k]) ln(1 - p[l, k, n]))    loss (2, 3)
+        C[l]       = sum_n -r[n] sum_k (y[k, n] ln p[l, k, n] + (1 - y[k, n]) ln(1 - p[l, k, n]))    loss (2, 3)
 
-    Since 1 - p(z) = p(-z), the factor t[n, k] = 1 - 2 y[n, k], 1 or -1, merges both cases: -ln(1 - p(t z)) =
+    Since 1 - p(z) = p(-z), the factor t[k, n] = 1 - 2 y[k, n], 1 or -1, merges both cases: -ln(1 - p(t z)) =
     softplus(t z) is what a label adds to the loss of a sample. As ln(1 + exp(z)) - ln(1 + exp(-z)) = z, that is
     softplus(z) - y z too.
 
@@ -43,7 +43,7 @@ def linear_binary_cross_entropy(
     the sum over labels depends on z[k]. With g[l] the gradient that arrives for C[l], and G[l, k, n] the one that
     arrives for the logits::
 
-        dz[l, k, n]      = g[l] r[n] (p[l, k, n] - y[n, k]) + G[l, k, n]
+        dz[l, k, n]      = g[l] r[n] (p[l, k, n] - y[k, n]) + G[l, k, n]
         dweight[l, k, i] = sum_n dz[l, k, n] input[n, i]                                         (13)
         dbias[l, k]      = sum_n dz[l, k, n]
         dinput[n, i]     = sum_l sum_k dz[l, k, n] weight[l, k, i]

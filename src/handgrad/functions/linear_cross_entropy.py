@@ -23,7 +23,7 @@ def linear_cross_entropy(
     r"""Mean cross-entropy of L softmax classifiers that look at the same batch, and their logits.
 
     Shapes: N samples, D features, K classes, L independent classifiers (the path axis); n, i, k and l count them, and
-    y[n, k] is 1 where k = target[n], else 0, and r[n] is 1/N, or s[n] / sum_n s[n] with s the sample weights. Equation
+    y[k, n] is 1 where k = target[n], else 0, and r[n] is 1/N, or s[n] / sum_n s[n] with s the sample weights. Equation
     numbers are the course report's (seed, tasks 1a to 1b).
 
     Forward::
@@ -36,7 +36,7 @@ def linear_cross_entropy(
     differentiates to p - y, for every class alike (33, 34). The chain rule through the linear map does the rest. With
     g[l] the gradient that arrives for C[l], and G[l, k, n] the one that arrives for the logits::
 
-        dz[l, k, n]      = g[l] r[n] (p[l, k, n] - y[n, k]) + G[l, k, n]
+        dz[l, k, n]      = g[l] r[n] (p[l, k, n] - y[k, n]) + G[l, k, n]
         dweight[l, k, i] = sum_n dz[l, k, n] input[n, i]                                         (17, 37)
         dbias[l, k]      = sum_n dz[l, k, n]
         dinput[n, i]     = sum_l sum_k dz[l, k, n] weight[l, k, i]

@@ -123,8 +123,8 @@ class Objective:
 
     Gradient: that of C is the loss's own derived backward, that of R is (45). With g[l] what arrives for J[l]::
 
-        dweight[l, k, i] = g[l] (sum_n r[n] (p[l, k, n] - y[n, k]) input[n, i] + l2[l] weight[l, k, i])
-        dbias[l, k]      = g[l] sum_n r[n] (p[l, k, n] - y[n, k])                        (+ l2[l] bias[l, k] inside)
+        dweight[l, k, i] = g[l] (sum_n r[n] (p[l, k, n] - y[k, n]) input[n, i] + l2[l] weight[l, k, i])
+        dbias[l, k]      = g[l] sum_n r[n] (p[l, k, n] - y[k, n])                        (+ l2[l] bias[l, k] inside)
 
     Hessian-vector product: the gradient's derivative along v for the weight and c for the bias. Of its terms p and the
     penalty's depend on them; p through the logits, which move by u::
@@ -329,7 +329,7 @@ class Objective:
     def hessian_vector_product(
         self, weight: Tensor, bias: Tensor, v: Tensor, c: Tensor, input: Tensor, sample_weight: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Returns ``Hv`` (L, K, D) and ``Hc`` (L, K), the Hessian of J times (v, c), v like weight and c like bias.
+        """Returns ``Hv`` (L, K, D) and ``Hc`` (L, K), the two parts of the Hessian of J times (v, c).
 
         No target is asked for: the Hessian does not depend on it.
         """
