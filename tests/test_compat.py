@@ -28,6 +28,24 @@ def test_private_names_stand_in_compat_alone(path):
         assert not PRIVATE.findall(text) + HIDDEN.findall(text), "name it in compat.py, with a reason and a test"
 
 
+def test_the_function_that_an_output_came_from_is_known():
+    class Square(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return x * x
+
+        @staticmethod
+        def backward(ctx, grad_output):
+            return grad_output
+
+    x = torch.ones(2, requires_grad=True)
+    found = [compat.function_of(y) for y in (Square.apply(x), 2 * Square.apply(x).sum().exp(), x.exp(), x)]
+    assert found == [Square, Square, None, None], (
+        "torch no longer keeps the Function in the class of its node: the gradient check would name what is wrong "
+        "without the line of code. Find the new name, or let function_of return None."
+    )
+
+
 def test_functorch_is_active():
     told = []
 

@@ -16,6 +16,7 @@ BELOW: dict[str, set[str]] = {
     "metrics": set(),
     "tables": set(),
     "functions": {"compat", "errors"},
+    "diagnosis": MATHS,
     "solvers": MATHS,
     "data": {"errors", "files"},
     "models": MATHS | {"data", "metrics"},
@@ -29,7 +30,7 @@ BELOW: dict[str, set[str]] = {
     | {"cross_validation", "data", "files", "metrics", "models", "runs", "selection", "solvers", "tables"},
     "choice": MATHS
     | {"data", "resampling", "runs", "evaluation", "metrics", "models", "selection", "solvers", "training"},
-    "callbacks": MATHS | {"choice", "data", "files", "loggers", "metrics", "models", "plots", "runs"},
+    "callbacks": MATHS | {"choice", "data", "diagnosis", "files", "loggers", "metrics", "models", "plots", "runs"},
     "cross_validation": MATHS | {"data", "metrics", "solvers"},
     "estimator": MATHS | {"classifier", "cross_validation", "data", "metrics", "selection", "solvers", "training"},
     "classifier": {"data", "errors", "files", "metrics", "runs"},

@@ -102,3 +102,18 @@ def ignore_known_warnings() -> None:
     warnings.filterwarnings("ignore", message=".isinstance.treespec, LeafSpec", category=FutureWarning)
     # The solver has the optimizers; Lightning knows none.
     warnings.filterwarnings("ignore", message=".LightningModule.configure_optimizers. returned .None.")
+
+
+def function_of(output: Tensor) -> type | None:
+    """Returns the ``autograd.Function`` that ``output`` came from last; None where it came from none.
+
+    The node of its backward is of a class that torch makes, and which alone knows the Function.
+    """
+    nodes = [output.grad_fn]
+    for node in nodes:
+        if node is None:
+            continue
+        if found := getattr(node, "_forward_cls", None):
+            return found
+        nodes += [earlier for earlier, _ in node.next_functions if earlier not in nodes]
+    return None

@@ -1,5 +1,7 @@
 """The check proves the right gradient and refuses a wrong one, of the weight, the bias and the penalty each."""
 
+import importlib
+import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -150,8 +152,51 @@ def test_the_hessian_is_checked_where_it_is_asked_for(loss, outputs):
 @pytest.mark.parametrize("path", [0, 1, 2])
 def test_the_worst_classifier_is_named(path):
     wrong = Wrong(SOFTMAX, torch.tensor(L2), change=lambda dw, db, w, b, l2: dw[path].mul_(1.5))
-    with pytest.raises(GradientError, match=f"^the derived gradient of the objective at l2={L2[path]:g} differs"):
+    named = f"^weight: 1.5 times what it should be at l2={L2[path]:g} alone, in the gradient that trains; "
+    with pytest.raises(GradientError, match=f"{named}the derived gradient of the objective at l2={L2[path]:g} differs"):
         run(wrong, 3)
+
+
+def test_what_is_wrong_is_told_in_a_line_and_the_rest_in_notes(monkeypatch):
+    module = importlib.import_module("handgrad.functions.linear_cross_entropy")
+    right = module._logit_gradient
+    monkeypatch.setattr(module, "_logit_gradient", lambda z, *more: right(z, *more) * z.shape[2])
+    with pytest.raises(GradientError) as caught:
+        run(Objective(SOFTMAX, torch.tensor(L2)), 3)
+    told = str(caught.value)
+    assert told.startswith(
+        "weight, bias, input: the 1/N is missing (20 times what it should be); the derived gradient of"
+    )
+    assert "\n" not in told
+    place, rest = caught.value.__notes__
+    assert re.fullmatch(
+        r"    see src/.*/linear_cross_entropy\.py:\d+ and docs/derivation\.md#softmax-regression-.*", place
+    )
+    assert rest == "  logits, loss, l2: right"
+
+
+@pytest.mark.parametrize(("argument", "told"), [(1, "weight"), (3, "bias")])
+def test_a_gradient_that_is_not_returned_is_told(argument, told, monkeypatch):
+    """What trains cannot even be called then."""
+    module = importlib.import_module("handgrad.functions.linear_cross_entropy")
+    right = module._LinearCrossEntropy.backward
+
+    def forgetful(*arguments):
+        return tuple(None if i == argument else gradient for i, gradient in enumerate(right(*arguments)))
+
+    monkeypatch.setattr(module._LinearCrossEntropy, "backward", staticmethod(forgetful))
+    with pytest.raises(GradientError, match=f"^{told}: backward returns None; "):
+        run(Objective(SOFTMAX, torch.tensor(L2)), 3)
+
+
+def test_what_is_right_is_not_diagnosed(monkeypatch):
+    """It would take as long as the proof once more."""
+
+    def refused(*arguments):
+        raise AssertionError("a diagnosis of what is right")
+
+    monkeypatch.setattr("handgrad.callbacks.gradient_check.diagnosed", refused)
+    run(Objective(SOFTMAX, torch.tensor(L2)), 3)
 
 
 def test_the_tolerance_is_the_largest_error_accepted():
@@ -200,7 +245,10 @@ def test_a_wrong_sum_over_processes_is_refused(fault, loss, outputs, monkeypatch
         monkeypatch.setattr(Objective, "_add_penalty_gradient", penalized)
     else:
         monkeypatch.setattr(Objective, "_over_processes", spoiled)
-    with pytest.raises(GradientError, match="of the objective"):
+    told = (
+        "^l2: twice" if fault == "penalty in each" else "^each part is right by itself, the sum over the processes is"
+    )
+    with pytest.raises(GradientError, match=f"{told} .*of the objective"):
         run_in_processes(Objective(loss, torch.tensor(L2), True), outputs)
 
 

@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 
 from handgrad.cli import endings
 from handgrad.cli.endings import SweepEnd, failures, forget_sweep, one_run, owning, sweeping, tell_stopped
-from handgrad.errors import InputError
+from handgrad.errors import GradientError, InputError
 from handgrad.runs.folder import FAILED, LAST, LOG, RESULTS, WORDS, RunFolder
 from handgrad.runs.signals import Interrupted
 from handgrad.runs.sweep import SWEEP, read_jobs
@@ -86,6 +86,21 @@ def test_in_a_sweep_the_reason_stays(run, caplog):
     assert (run.path / FAILED).read_text() == f"{LINE}\n"
     with run.owned():
         pass
+
+
+@pytest.mark.parametrize("of_sweep", [False, True])
+def test_notes_are_told_below_the_line_and_the_line_alone_is_the_reason(of_sweep, run, caplog):
+    error = GradientError("weight: zero")
+    error.add_note("    see there")
+    error.add_note("  loss: right")
+    with one_run(run, of_sweep):
+        raise error
+    named = "run: " if of_sweep else ""
+    assert [record.getMessage() for record in caplog.records] == [
+        f"error: {named}weight: zero\n    see there\n  loss: right"
+    ]
+    assert failures == ["weight: zero"]
+    assert run.failure() == ("weight: zero" if of_sweep else None)
 
 
 @pytest.mark.parametrize("of_sweep", [False, True])

@@ -11,9 +11,10 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
+from handgrad.diagnosis.diagnosis import Verdict, diagnosed, told
 from handgrad.errors import GradientError
 from handgrad.functions.objective import Objective
-from handgrad.functions.proof import terms
+from handgrad.functions.proof import Term, terms
 from handgrad.models.linear_classifier import LinearClassifier
 
 log = logging.getLogger(__name__)
@@ -24,8 +25,8 @@ class GradientCheck(pl.Callback):
     """Compares losses with plain formulas, and derived gradients with 5-point central differences, in float64.
 
     Each Function is tried by itself, every argument of it, and then the very objective that trains; see
-    ``handgrad.functions.proof``. The first thing that is wrong is named. Several processes prove the sum over them,
-    each with its share of the mini-batch.
+    ``handgrad.functions.proof``. What is wrong is named by ``handgrad.diagnosis.diagnosis``, which is asked then alone.
+    Several processes prove the sum over them, each with its share of the mini-batch.
 
     Args:
         tolerance: largest relative error accepted.
@@ -55,14 +56,12 @@ class GradientCheck(pl.Callback):
         hessian, worst = self.hessian or pl_module.pipeline.one_at_a_time, 0.0
         with shapes_told():
             compared = terms(objective, outputs, input, target, self.directions, share, hessian)
-        for term in compared:
-            error = term.relative_error()
-            if not error <= self.tolerance:
-                raise GradientError(
-                    f"the {term.subject} {term.part} differs from {term.source} by {error:.1e} (relative); "
-                    f"at most {self.tolerance:.0e} is accepted; nothing was trained"
-                )
-            worst = max(worst, error)
+            for term in compared if objective.total is None else list(compared):  # none leaves while others wait for it
+                error = term.relative_error()
+                if not error <= self.tolerance:
+                    verdicts = diagnosed(objective, outputs, input, target, self.tolerance, hessian)
+                    raise refusal(term, self.tolerance, verdicts, objective.total is not None)
+                worst = max(worst, error)
         log.info("Gradient proven on the first mini-batch: relative error %.1e against finite differences", worst)
         if trainer.logger:
             trainer.logger.log_metrics({"gradient_error": worst}, step=trainer.global_step)
@@ -98,6 +97,21 @@ def subclasses(kind: Any) -> Iterator[Any]:
     for below in kind.__subclasses__():
         yield below
         yield from subclasses(below)
+
+
+def refusal(term: Term, tolerance: float, verdicts: list[Verdict], over_processes: bool) -> GradientError:
+    """Returns the error that a term is wrong: a line that begins with what is wrong, and notes that tell the rest."""
+    found, *notes = told(verdicts)
+    if all(verdict.mistake is None for verdict in verdicts):
+        whole = "the sum over the processes is wrong" if over_processes else "what is made of them is wrong"
+        found, notes = f"each part is right by itself, {whole}", []
+    error = GradientError(
+        f"{found}; the {term.subject} {term.part} differs from {term.source} "
+        f"by {term.relative_error():.1e} (relative); at most {tolerance:.0e} is accepted; nothing was trained"
+    )
+    for note in notes:
+        error.add_note(f"  {note}")
+    return error
 
 
 def some(input: Any, target: Tensor) -> tuple[Tensor, Tensor]:

@@ -70,7 +70,8 @@ def told(run: RunFolder, of_sweep: bool) -> Iterator[None]:
             with suppress(OSError):  # it may be the first one's, who is in there
                 run.path.rmdir()
             return
-        log.error("error: %s%s", f"{run.path.name}: " if of_sweep else "", said)
+        notes = getattr(error, "__notes__", ()) if line else ()  # a traceback has them
+        log.error("error: %s%s", f"{run.path.name}: " if of_sweep else "", "\n".join((said, *notes)))
         if line and run.is_empty and not of_sweep:
             logging.shutdown()
             shutil.rmtree(run.path, ignore_errors=True)  # Windows keeps the lock that is held

@@ -44,14 +44,14 @@ def terms(
     directions: int,
     share: float | None = None,
     hessian: bool = False,
-) -> list[Term]:
+) -> Iterator[Term]:
     """Compares each Function by itself at a few samples, then the objective that is made of them at all; in float64.
 
     The point is random, since at the start, where the weights are zero, a missing L2 gradient would not show. An error
     in any entry of a gradient shows along a random direction. Weights are drawn for logits of about 1.
 
-    Of an objective over several processes all of them call this, each with its own samples: at the same point, and for
-    the same terms of the objective.
+    Of an objective over several processes all of them call this, each with its own samples: at the same point, for the
+    same terms of the objective, and to the last of them.
 
     Args:
         objective: of L classifiers, ``l2`` in float64.
@@ -83,14 +83,14 @@ def terms(
     # Of rank one: 32 + 784 numbers, not 25,088. Signs move no sample's logits much further than the others'.
     input_direction = size * normal(len(few), 1).sign() * normal(features)
     gradient = partial(objective.gradient, input=input, target=target, share=share)
-    return [
-        *loss_terms(objective.loss, (few, *point), (input_direction, *others), few_targets, normal),
-        *weighted_loss_terms(objective.loss, (few, *point), few_targets, normal),
-        *penalty_terms(point[0], others[0], normal),
-        *objective_terms(objective, gradient, input, target, draws, active),
-        *(hessian_terms(objective, gradient, input, *draws[:2]) if hessian else ()),
-        *(data_terms(objective, gradient, input, target, draws[0]) if hessian and objective.loss.residual else ()),
-    ]
+    yield from loss_terms(objective.loss, (few, *point), (input_direction, *others), few_targets, normal)
+    yield from weighted_loss_terms(objective.loss, (few, *point), few_targets, normal)
+    yield from penalty_terms(point[0], others[0], normal)
+    yield from objective_terms(objective, gradient, input, target, draws, active)
+    if hessian:
+        yield from hessian_terms(objective, gradient, input, *draws[:2])
+    if hessian and objective.loss.residual:
+        yield from data_terms(objective, gradient, input, target, draws[0])
 
 
 def loss_terms(

@@ -1,0 +1,1 @@
+"""Which term of a gradient is wrong, by what mistake, and where."""
