@@ -51,6 +51,10 @@ def is_penalty(value: Any) -> bool:
     return is_number(value) and value >= 0
 
 
+def is_text_or_null(value: Any) -> bool:
+    return value is None or (isinstance(value, str) and value != "")
+
+
 def is_name_or_names(value: Any) -> bool:
     names = value if isinstance(value, list) else [value]
     return value is None or (len(names) > 0 and all(isinstance(name, str) and name for name in names))
@@ -101,12 +105,48 @@ def train_size() -> Any:
     )
 
 
+def holdout() -> Any:
+    return setting(
+        "share of each class that is held out where there is no data.val",
+        ("a number > 0 and < 1", lambda x: is_number(x) and 0 < x < 1),
+    )
+
+
 @dataclass
 class MNIST:
     _target_: str = MISSING
-    root: str = setting("folder with MNIST/raw", of_result=False)
+    root: str = setting("folder with MNIST/raw, FashionMNIST/raw or KMNIST/raw", of_result=False)
     split: str = setting("full: 50,000 / 10,000 / 10,000; course, report: validated on MNIST's test set")
     digits: Any = setting("the digits to tell apart; the index in the list is the class")
+    shuffle: Any = shuffle()
+    batch_size: int = MISSING
+    seed: int = MISSING
+    epochs: int = MISSING
+    train_size: int | None = train_size()
+
+
+@dataclass
+class IDX:
+    _target_: str = MISSING
+    folder: str | None = setting("folder of IDX files called like MNIST's: to be given", ("a folder", is_text_or_null))
+    labels: Any = setting(
+        "those to tell apart, the index in the list is the class; null: all",
+        (
+            "a list of two or more different whole numbers from 0 to 255, or null",
+            lambda x: (
+                x is None
+                or (
+                    isinstance(x, list) and all(is_whole(n) and 0 <= n <= 255 for n in x) and 2 <= len(set(x)) == len(x)
+                )
+            ),
+        ),
+    )
+    holdout: float = holdout()
+    md5: str | None = setting(
+        "a file as md5sum writes it, to verify them by; null: they are not",
+        ("a file, or null", is_text_or_null),
+        of_result=False,
+    )
     shuffle: Any = shuffle()
     batch_size: int = MISSING
     seed: int = MISSING
@@ -137,10 +177,7 @@ class Features:
         ("a list of names, or null", lambda x: x is None or (isinstance(x, list) and is_name_or_names(x))),
     )
     label_separator: str = setting("what stands between the names of a sample's labels", ("text", bool))
-    holdout: float = setting(
-        "share of each class that is held out where data.val is null",
-        ("a number > 0 and < 1", lambda x: is_number(x) and 0 < x < 1),
-    )
+    holdout: float = holdout()
     normalize: str = setting(
         "by the mean, or mean and standard deviation, of the training set; l2: each row to length 1",
         one_of("none", "center", "standardize", "l2"),
@@ -324,6 +361,7 @@ class Settings:
 # The options of groups whose options have settings of their own; conf/ names them as settings/<group>/<option>.
 OPTIONS: dict[tuple[str, str], type] = {
     ("data", "mnist"): MNIST,
+    ("data", "idx"): IDX,
     ("data", "features"): Features,
     ("optimizer", "sgd"): SGD,
     ("optimizer", "adam"): Adam,
