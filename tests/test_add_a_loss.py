@@ -13,6 +13,7 @@ import torch.nn.functional as F
 
 import handgrad.functions
 import handgrad.models
+from handgrad.callbacks.divergence_check import loss_of_zero
 from handgrad.cli import configuration
 from handgrad.cli.configuration import CONF, TARGETS
 from handgrad.errors import GradientError, InputError
@@ -84,6 +85,12 @@ def test_its_curvature_is_the_derivative_of_its_residual(tree):
 
     expected = central_difference(residual, [z], [u])
     assert torch.allclose(module.poisson_curvature(z, u), expected, rtol=1e-9)
+
+
+def test_its_loss_of_weights_that_are_zero_is_known(tree):
+    """So that a run is not told that it is worse than that: a rate of one for each of three classes."""
+    model = import_module("handgrad.models.poisson_regression").PoissonRegression
+    assert loss_of_zero(model(num_features=4, num_classes=3, l2=[0])) == 3
 
 
 @pytest.fixture
