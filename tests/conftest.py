@@ -65,7 +65,7 @@ def composed(tmp_path: Path) -> Iterator[Callable[..., DictConfig]]:
     """Composes a run's configuration with the given overrides, as `python train.py` does."""
 
     def composed(*overrides: str, folder: Path = tmp_path / "outputs" / "run") -> DictConfig:
-        root = [] if "data=features" in overrides else [f"data.root={DATA}"]
+        root = [] if {"data=features", "data=idx"} & {*overrides} else [f"data.root={DATA}"]
         quick = ["threads=1", "callbacks.figures=null"]  # a third of a second for each run
         return configuration.composed([*root, *quick, *overrides], folder)
 

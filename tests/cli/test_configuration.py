@@ -12,6 +12,7 @@ from handgrad.cli.configuration import CONF, TARGETS, check, check_targets, iden
 from handgrad.errors import InputError
 from handgrad.fit import BY_LOSS, fit
 from handgrad.training.trainer import block_trainer
+from tests.data.idx_samples import images_and_labels, write
 
 pytestmark = pytest.mark.slow  # composes each file of conf/
 
@@ -24,6 +25,9 @@ def test_every_option_can_be_built(group, option, composed, tmp_path):
     (tmp_path / "train.csv").write_text("a,y\n1,u\n2,v\n3,u\n4,v\n")
     needed = [f"data.train={tmp_path}/train.csv"] if option in ("features", "multilabel") else []
     needed += ["data=features"] if option == "multilabel" else []
+    if option == "idx":
+        write(tmp_path / "idx", train=images_and_labels(20, 2))
+        needed.append(f"data.folder={tmp_path}/idx")
     cfg = composed(f"{group}={option}", *needed)
     check(cfg)
     data = instantiate(cfg.data)

@@ -1,5 +1,6 @@
 """The data module: which samples, as which numbers, in which loaders; and what it refuses."""
 
+import hashlib
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -7,11 +8,14 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from hydra.utils import get_class
 from omegaconf import OmegaConf
 
+from handgrad.cli.configuration import identity
 from handgrad.data import mnist
-from handgrad.data.mnist import MNISTDataModule
+from handgrad.data.mnist import ArchivedDataModule, FashionMNISTDataModule, KMNISTDataModule, MNISTDataModule
 from handgrad.errors import InputError
+from tests.data.idx_samples import images_and_labels, write
 
 ARCHIVES = Path(__file__).parents[2] / "data/MNIST/raw"
 DEFAULTS = dict(split="full", digits=range(10), shuffle=True, batch_size=128, seed=0, epochs=50)
@@ -195,6 +199,79 @@ def test_images_and_labels_must_fit_together(images, labels, message, root, monk
 def test_a_root_without_data_is_named(tmp_path):
     with pytest.raises(InputError, match=f"{tmp_path}/MNIST/raw"):
         MNISTDataModule(root=tmp_path, **DEFAULTS).setup()
+
+
+ARCHIVED = {"FashionMNIST": FashionMNISTDataModule, "KMNIST": KMNISTDataModule}
+
+
+@pytest.fixture(params=ARCHIVED)
+def archived(request, tmp_path, monkeypatch) -> type[ArchivedDataModule]:
+    """A module whose archives are small ones below ``tmp_path``, of which torchvision's class knows the MD5."""
+    module = ARCHIVED[request.param]
+    sets = dict(train=images_and_labels(300, 10, side=28), test=images_and_labels(50, 10, side=28, seed=1))
+    sums = write(tmp_path / request.param / "raw", **sets)
+    monkeypatch.setattr(module.dataset, "resources", list(sums.items()))
+    return module
+
+
+def test_sets_like_mnist_are_read_from_torchvisions_archives(archived, tmp_path):
+    data = archived(root=tmp_path, **DEFAULTS | {"split": "course"})
+    data.setup()
+    for part, (images, labels) in zip(
+        (data.train, data.val),
+        (images_and_labels(300, 10, side=28), images_and_labels(50, 10, side=28, seed=1)),
+        strict=True,
+    ):
+        assert_samples(part, images.reshape(-1, 784), labels)
+    assert (data.classes, data.num_features) == (archived.dataset.classes, 784)
+    assert data.about() | {"split": "course", "classes": archived.dataset.classes} == data.about()
+    archive = tmp_path / archived.dataset.__name__ / "raw/train-images-idx3-ubyte.gz"
+    assert data.digests()[archive.name] == hashlib.sha256(archive.read_bytes()).hexdigest()
+    assert not list(archive.parent.glob("*ubyte"))  # they are read as they are
+
+
+def test_their_classes_are_chosen_by_number_and_called_by_name(tmp_path, archived):
+    data = archived(root=tmp_path, **DEFAULTS | {"split": "course", "digits": [9, 0], "batch_size": 10})
+    data.setup()
+    assert data.classes == [archived.dataset.classes[9], archived.dataset.classes[0]]
+    assert data.train[1].tolist() == [1, 0] * 30
+
+
+def test_a_missing_archive_says_how_to_get_it(tmp_path, archived):
+    """The command it names, with torchvision's class as it is, is what puts the archives there."""
+    name = archived.dataset.__name__
+    path = tmp_path / name / "raw/t10k-labels-idx1-ubyte.gz"
+    path.unlink()
+    with pytest.raises(InputError) as error:
+        archived(root=tmp_path, **DEFAULTS).setup()
+    assert str(error.value) == (
+        f'{path}: missing; the four archives of {name} belong there: python -c "from torchvision.datasets import '
+        f"{name}; {name}('{tmp_path}', download=True)\", or by hand from {archived.dataset.mirrors[0]}"
+    )
+
+
+def test_the_command_downloads_to_where_the_archives_are_read(tmp_path, archived, monkeypatch):
+    said = []
+    monkeypatch.setattr("torchvision.datasets.mnist.download_and_extract_archive", lambda url, **how: said.append(how))
+    monkeypatch.setattr(archived.dataset, "_check_exists", lambda self: bool(said))
+    monkeypatch.setattr(archived.dataset, "_load_data", lambda self: (None, None))
+    archived.dataset(str(tmp_path), download=True)
+    folder = archived(root=tmp_path, **DEFAULTS).folder
+    assert {Path(how["download_root"]) / how["filename"] for how in said} == {*folder.glob("*.gz")}
+
+
+def test_an_archive_that_is_not_torchvisions_is_refused(tmp_path, archived):
+    write(tmp_path / archived.dataset.__name__ / "raw", test=images_and_labels(40, 10, side=28))
+    with pytest.raises(InputError, match=r"t10k-images-\S+: damaged, or another file: found MD5 \w+, expected \w+"):
+        archived(root=tmp_path, **DEFAULTS).setup()
+
+
+@pytest.mark.parametrize("option", ["fashion_mnist", "kmnist"])
+def test_the_command_line_knows_them(option, composed):
+    mnist, found = composed(), composed(f"data={option}")
+    assert get_class(found.data._target_) in ARCHIVED.values()
+    assert {**found.data, "_target_": None} == {**mnist.data, "_target_": None}
+    assert dict(identity(found)) == dict(identity(mnist)) | {"data": option}
 
 
 def only_batch(loader) -> dict:

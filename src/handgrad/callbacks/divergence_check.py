@@ -80,9 +80,10 @@ class DivergenceCheck(pl.Callback):
 
 
 def loss_of_zero(model: LinearClassifier) -> float:
-    """Returns the loss of outputs that are all as probable: K ln 2 of sigmoids, ln K of a softmax."""
+    """Returns the loss of weights that are zero: K ln 2 of sigmoids, ln K of a softmax."""
     outputs = model.bias.shape[1]
-    return outputs * math.log(2) if model.criterion.sigmoids else math.log(outputs)
+    target = torch.zeros((1, outputs) if model.criterion.sigmoids else 1, dtype=torch.int64)
+    return model.criterion.plain(torch.zeros(1, outputs, 1, dtype=torch.float64), target).item()
 
 
 def warn(what: str, losses: Mapping[float, tuple[float, float]], reason: str) -> None:

@@ -18,7 +18,7 @@ WIDEST, USUAL = 100, 80  # columns of a text that is good to read, and of a page
 # Each group of conf/ that has several options: what it decides, and one of them.
 GROUPS = {
     "task": ("what is told apart: two classes, several, or any number of labels a sample", "logistic"),
-    "data": ("MNIST's digits, or features of one's own", "features"),
+    "data": ("digits, other images of their shape, or features of one's own", "features"),
     "optimizer": ("stochastic gradient descent, Adam, or the proven optimum of every l2", "exact"),
     "logger": ("curves and pictures for TensorBoard, or none", "none"),
     "experiment": ("all settings of an experiment of the course report", "course_l2"),

@@ -56,6 +56,10 @@ def is_penalty(value: Any) -> bool:
     return is_number(value) and value >= 0
 
 
+def is_text_or_null(value: Any) -> bool:
+    return value is None or (isinstance(value, str) and value != "")
+
+
 def is_name_or_names(value: Any) -> bool:
     names = value if isinstance(value, list) else [value]
     return value is None or (len(names) > 0 and all(isinstance(name, str) and name for name in names))
@@ -109,29 +113,58 @@ def train_size() -> Any:
     )
 
 
+def holdout() -> Any:
+    return setting(
+        "share of each class that is held out where there is no data.val",
+        ("a number > 0 and < 1", lambda x: is_number(x) and 0 < x < 1),
+        "0.2",
+    )
+
+
+def numbers_to(last: int, more: str) -> tuple[str, Callable[[Any], bool]]:
+    """Returns the kind of a setting that lists classes by their numbers, or is null."""
+
+    def accepts(x: Any) -> bool:
+        are_numbers = isinstance(x, list) and all(is_whole(number) and 0 <= number <= last for number in x)
+        return x is None or (are_numbers and 2 <= len(set(x)) == len(x))
+
+    return f"a list of two or more different whole numbers from 0 to {last}, {more}", accepts
+
+
 @dataclass
 class MNIST:
     _target_: str = MISSING
-    root: str = setting("folder with MNIST/raw", FOLDER, "../data", of_result=False)
+    root: str = setting("folder with MNIST/raw, FashionMNIST/raw or KMNIST/raw", FOLDER, "../data", of_result=False)
     split: str = setting(
         "full: 50,000 / 10,000 / 10,000; course, report: validated on MNIST's test set",
         one_of("full", "course", "report"),
         "course",
     )
-    digits: Any = setting(
-        "the digits to tell apart; the index in the list is the class",
-        (
-            "a list of two or more different whole numbers from 0 to 9, like [3,2]",
-            lambda x: (
-                x is None  # task=multilabel has none: its data are others
-                or (
-                    isinstance(x, list)
-                    and all(is_whole(digit) and 0 <= digit <= 9 for digit in x)
-                    and 2 <= len(set(x)) == len(x)
-                )
-            ),
-        ),
-        "[3,2]",
+    digits: Any = setting(  # task=multilabel has none: its data are others
+        "the digits to tell apart; the index in the list is the class", numbers_to(9, "like [3,2]"), "[3,2]"
+    )
+    shuffle: Any = shuffle()
+    batch_size: int = MISSING
+    seed: int = MISSING
+    epochs: int = MISSING
+    train_size: int | None = train_size()
+
+
+@dataclass
+class IDX:
+    _target_: str = MISSING
+    folder: str | None = setting(
+        "folder of IDX files called like MNIST's: to be given", ("a folder", is_text_or_null), "letters"
+    )
+    labels: Any = setting(
+        "those to tell apart, the index in the list is the class; null: all", numbers_to(255, "or null"), "[3,0]"
+    )
+    holdout: float = holdout()
+    md5: str | None = setting(
+        "a file as md5sum writes it, to verify them by; null: they are not",
+        ("a file, or null", is_text_or_null),
+        "MD5SUMS",
+        of_result=False,
     )
     shuffle: Any = shuffle()
     batch_size: int = MISSING
@@ -170,11 +203,7 @@ class Features:
         "[cat,dog]",
     )
     label_separator: str = setting("what stands between the names of a sample's labels", ("text", bool), "/")
-    holdout: float = setting(
-        "share of each class that is held out where data.val is null",
-        ("a number > 0 and < 1", lambda x: is_number(x) and 0 < x < 1),
-        "0.2",
-    )
+    holdout: float = holdout()
     normalize: str = setting(
         "by the mean, or mean and standard deviation, of the training set; l2: each row to length 1",
         one_of("none", "center", "standardize", "l2"),
@@ -383,6 +412,7 @@ class Settings:
 # The options of groups whose options have settings of their own; conf/ names them as settings/<group>/<option>.
 OPTIONS: dict[tuple[str, str], type] = {
     ("data", "mnist"): MNIST,
+    ("data", "idx"): IDX,
     ("data", "features"): Features,
     ("optimizer", "sgd"): SGD,
     ("optimizer", "adam"): Adam,

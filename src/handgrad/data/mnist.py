@@ -1,4 +1,4 @@
-"""MNIST: the splits, and the chosen digits as classes."""
+"""MNIST and the sets made like it: the splits, and the chosen digits as classes."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torchvision.datasets import MNIST
+from torchvision.datasets import KMNIST, MNIST, FashionMNIST
 
 from handgrad.data.base import LinearDataModule, is_whole
 from handgrad.data.blocks import Samples
+from handgrad.data.idx_files import SCALING, IDXFile, scaled
 from handgrad.data.mnist_files import PINS, prepare
 from handgrad.errors import InputError, nearest
 
@@ -36,16 +37,16 @@ class MNISTDataModule(LinearDataModule):
             that cannot be had.
     """
 
-    classes: Sequence[int]
+    classes: Sequence[int | str]
     num_features = 28 * 28
-    scaling = "pixel / 127.5 - 1"
+    scaling = SCALING
 
     def __init__(self, *, root: str | Path, split: str, digits: Iterable[int], **shared: Any) -> None:
         super().__init__(**shared)
         if split not in SPLITS:
             raise InputError(f"data.split={split!r}: accepted are {', '.join(SPLITS)}{nearest(split, SPLITS)}")
         self.root, self.split = Path(root), split
-        self.classes = _checked_digits(digits)
+        self.classes = self.digits = _checked_digits(digits)
 
     def about(self) -> dict[str, Any]:
         return super().about() | {"split": self.split}
@@ -55,16 +56,83 @@ class MNISTDataModule(LinearDataModule):
 
     def read(self) -> dict[str, Samples]:
         """Reads and splits MNIST's two sets; the bytes of the first are freed before the second is read."""
-        prepare(self.root)
+        self._prepare()
         sources = _split(self.split)
         return {name: found for from_train in (True, False) for name, found in self._read(sources, from_train)}
 
     def _read(self, sources: dict[str, tuple[bool, Index]], from_train: bool) -> Iterator[tuple[str, Samples]]:
-        mnist = MNIST(self.root, train=from_train, download=False)
-        _check_labels(mnist.data, mnist.targets)
+        images, labels = self._load(from_train)
+        _check_labels(images, labels)
         for name, (source, index) in sources.items():
             if source == from_train:
-                yield name, _select(mnist.data, mnist.targets, index, self.classes)
+                yield name, _select(images, labels, index, self.digits)
+
+    def _prepare(self) -> None:
+        """Sees to it that the files are there and right."""
+        prepare(self.root)
+
+    def _load(self, from_train: bool) -> tuple[Tensor, Tensor]:
+        """Returns the images (N, 28, 28) of bytes and the labels (N,) int64 of the training or the test set."""
+        mnist = MNIST(self.root, train=from_train, download=False)
+        return mnist.data, mnist.targets
+
+
+class ArchivedDataModule(MNISTDataModule):
+    """A set of MNIST's shape, read from the four archives of ``root/<name>/raw`` that torchvision puts there.
+
+    Each is verified by the MD5 that torchvision knows. The classes are called as torchvision calls them.
+
+    Args:
+        shared: the arguments of ``MNISTDataModule``; ``digits`` are the numbers of the classes.
+
+    Attributes:
+        dataset: torchvision's class.
+
+    Raises:
+        InputError: as ``MNISTDataModule``, and in ``setup`` an archive that is missing or damaged.
+    """
+
+    dataset: type[MNIST]
+
+    def __init__(self, **shared: Any) -> None:
+        super().__init__(**shared)
+        self.classes = [self.dataset.classes[digit] for digit in self.digits]
+        self._files: dict[str, IDXFile] = {}
+
+    @property
+    def folder(self) -> Path:
+        return self.root / self.dataset.__name__ / "raw"
+
+    def digests(self) -> dict[str, str]:
+        return {name: file.sha256 for name, file in self._files.items()}
+
+    def _prepare(self) -> None:
+        name = self.dataset.__name__
+        get = f"from torchvision.datasets import {name}; {name}({str(self.root)!r}, download=True)"
+        for archive, md5 in self.dataset.resources:
+            if not (self.folder / archive).is_file():
+                raise InputError(
+                    f"{self.folder / archive}: missing; the four archives of {name} belong there: "
+                    f'python -c "{get}", or by hand from {self.dataset.mirrors[0]}'
+                )
+            self._files[archive] = IDXFile(self.folder / archive, md5)
+
+    def _load(self, from_train: bool) -> tuple[Tensor, Tensor]:
+        of = "train" if from_train else "t10k"
+        images, labels = (self._files[f"{of}-{what}-ubyte.gz"].read() for what in ("images-idx3", "labels-idx1"))
+        return images, labels.long()
+
+
+class FashionMNISTDataModule(ArchivedDataModule):
+    """Fashion-MNIST: clothes, shoes and bags. Source: https://github.com/zalandoresearch/fashion-mnist."""
+
+    dataset = FashionMNIST
+
+
+class KMNISTDataModule(ArchivedDataModule):
+    """Kuzushiji-MNIST: ten Japanese characters in cursive. Source: https://github.com/rois-codh/kmnist."""
+
+    dataset = KMNIST
 
 
 def _split(name: str) -> dict[str, tuple[bool, Index]]:
@@ -86,8 +154,7 @@ def _select(images: Tensor, labels: Tensor, index: Index, digits: Sequence[int])
     class_of[list(digits)] = torch.arange(len(digits))
     target = class_of[labels[index]]
     kept = target >= 0
-    input = images[index][kept].flatten(1).to(torch.float32)
-    return input.div_(127.5).sub_(1), target[kept]
+    return scaled(images[index][kept]), target[kept]
 
 
 def _check_labels(images: Tensor, labels: Tensor) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from handgrad.errors import InputError
 from handgrad.functions.objective import Objective, targets_by_output
 
 ROUNDED = 1e-12  # of a mean of squares, from which another number may have been taken
@@ -77,6 +78,9 @@ class CentredProblem:
         class_shares: weighted mean of y, by output, (K,).
         penalized: (D + 1,), 1 where l2 counts a column.
         passes: over the data so far.
+
+    Raises:
+        InputError: the loss is none of softmax or sigmoids.
     """
 
     def __init__(
@@ -88,6 +92,12 @@ class CentredProblem:
         outputs: int,
         fit_bias: bool = True,
     ) -> None:
+        if objective.loss.residual is None:
+            name = getattr(objective.loss.function, "__name__", "the loss")
+            raise InputError(
+                f"{name}: no softmax and no sigmoids, so that no optimum is proven; "
+                f"accepted are optimizer=sgd or adam, and l2 in numbers"
+            )
         self.fit_bias, self.free = fit_bias, fit_bias and not objective.penalize_bias
         self.objective, self.input, self.target, self.sample_weight = objective, input, target, sample_weight
         self.outputs, self.passes, self.sigmoids = outputs, 0, objective.loss.sigmoids
