@@ -141,7 +141,7 @@ def test_facts_and_numbers_are_escaped(folder, facts, small):
 
 def test_a_caption_is_escaped(folder):
     call = """{% from "parts.html" import small_figure %}
-    {% call small_figure("figure-small", "Figure", caption) %}{{ caption }}{% endcall %}"""
+    {% call small_figure("figure-small", "Figure", caption, "course") %}{{ caption }}{% endcall %}"""
     found = Page(environment(folder / "figures").from_string(call).render(caption=SCRIPT))
     assert not found.all("script")
     assert found.words["figcaption"].strip() == found.all("img")[0]["alt"] == SCRIPT
