@@ -40,6 +40,7 @@ PARTS = ("logits", "loss", "weight", "bias", "input", "l2", "Hessian")
 MISSING = "backward returns None"
 PARAMETERS = ("weight", "bias")
 L2_SECTION = SECTIONS["l2_penalty"]
+ALONE = Sizes(1, 1, 1)  # of what adds nothing up over samples
 AXES = {
     "logits": ("classifier", "class", "sample"),
     "weight": ("classifier", "class", "feature"),
@@ -146,12 +147,15 @@ class Judge(NamedTuple):
         where: str = "",
         line: str = "",
         section: str = "",
+        sizes: Sizes | None = None,
     ) -> Verdict:
-        """Returns the verdict; ``where`` is added to a mistake's name."""
+        """Returns the verdict; ``where`` is added to a mistake's name. ``sizes`` are the samples', if not given."""
         if not self.wrong(found, expected):
             return Verdict(part, None)
         axes = AXES.get(part, ("classifier", "class", "feature"))[: found.dim()]
-        return Verdict(part, explained(found, expected, self.draws.sizes(), guesses, axes) + where, line, section)
+        return Verdict(
+            part, explained(found, expected, sizes or self.draws.sizes(), guesses, axes) + where, line, section
+        )
 
 
 class Arrived(NamedTuple):
@@ -331,7 +335,7 @@ def penalty_verdicts(judge: Judge) -> Iterator[Verdict]:
         (dparameter, (g * l2).reshape(-1, 1, 1) * weight, gradients, "gradient", place(backward, "dparameter =")),
         (dl2, g * half, of_l2, "gradient for l2", place(backward, "dl2 =")),
     ):
-        yield judge.verdict("l2", found, expected, guesses, f", in the {where} of l2_penalty", line, L2_SECTION)
+        yield judge.verdict("l2", found, expected, guesses, f", in the {where} of l2_penalty", line, L2_SECTION, ALONE)
 
 
 class Summand(NamedTuple):

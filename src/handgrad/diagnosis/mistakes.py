@@ -108,7 +108,7 @@ def factor_names(factor: float, sizes: Sizes) -> list[str]:
         (2, "twice what it should be"),
         (0.5, "half of what it should be"),
         (samples, "the 1/N is missing"),
-        (2 * samples, "the 1/N is missing and all is doubled"),
+        (2 * samples if samples > 1 else 1, "the 1/N is missing and all is doubled"),
         (1 / samples, "divided by N once too often"),
         (samples / (samples - 1) if samples > 2 else 1, "divided by N - 1 in place of N"),
         (outputs, "added up K times, K being the number of classes"),
