@@ -54,6 +54,7 @@ def report(folder: Path, derivation: Path) -> Path:
 
 def main() -> None:
     started = time.monotonic()
+    print(f"Training what is not yet in {FOLDER / 'runs'}: minutes at first, seconds later", flush=True)
     try:
         perform_all(FOLDER / "runs")
     except CommandFailed as error:

@@ -450,7 +450,7 @@ def test_one_process_at_a_time_trains_in_a_folder(command, tmp_path):
     assert command("resume=latest", "threads=0").code == 1
     ended = command("resume=latest", "threads=2")
     assert (ended.code, ended.err.count("Going on with outputs/mine\n")) == (0, 1), ended.err
-    assert "Threads: 2 for an evaluation" in ended.err
+    assert "Threads: 2\n" in ended.err
 
 
 def test_a_sweep_that_cannot_be_summed_up_has_failed(command, monkeypatch):

@@ -37,7 +37,10 @@ MEANT = [
         "-m optimizer=sgd,adam optimizer.momentum=.9",
         "optimizer.momentum: no such key with optimizer=sgd or optimizer=adam",
     ),
-    ("data.train=a.npz data=feature", "data=feature: accepted are fashion_mnist, features, idx, kmnist, mnist; did you mean 'features'?"),
+    (
+        "data.train=a.npz data=feature",
+        "data=feature: accepted are fashion_mnist, features, idx, kmnist, mnist; did you mean 'features'?",
+    ),
     # no setting
     ("softmax", "softmax: no word of key=value, like l2=2.0; did you mean 'task=softmax'?"),
     ("resume", "did you mean 'resume=latest'?"),

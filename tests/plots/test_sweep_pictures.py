@@ -44,12 +44,13 @@ def test_one_swept_number_gets_an_axis_and_failed_jobs_a_cross(sweep):
     assert lower.get_xscale() == "log"
     assert lower.get_xlabel() == "l2"
     assert [tick.get_text() for tick in lower.get_xticklabels()] == ["0", "0.002", "0.02", "2"]
-    points, line, best, failed = upper.lines
+    apart, points, line, best, failed = upper.lines
     zero, *others = points.get_xdata()
     assert 0 < zero < 0.001
     assert others == list(line.get_xdata()) == [0.002, 2], "no line leads to 0, which stands apart"
     assert list(failed.get_xdata()) == [0.02]
-    assert (best.get_marker(), best.get_label()) == ("*", "best: l2=0")
+    assert points.get_xdata()[0] < apart.get_xdata()[0] == lower.lines[0].get_xdata()[0] < 0.002
+    assert (best.get_marker(), best.get_label()) == ("*", "best val loss: l2=0")
 
 
 def test_several_swept_keys_are_named(tmp_path):
@@ -106,14 +107,14 @@ def test_over_seeds_there_are_points_mean_and_deviation():
         for seed, a in enumerate(found)
     ]
     upper, _ = draw_sweep(jobs, ["l2", "seed"]).axes
-    means, line, *points, best = (line for line in upper.lines if line.get_marker() != "_" and line.get_marker() != "|")
+    _, means, line, *points, best = (line for line in upper.lines if line.get_marker() not in ("_", "|"))
     assert list(means.get_ydata()) == pytest.approx([0.6, 0.75, 0.8])
     assert list(line.get_ydata()) == pytest.approx([0.75, 0.8])
     assert [list(found.get_ydata()) for found in points[:2]] == [[0.5, 0.7], [0.6, 0.9]]
     (bars,) = upper.containers
     (segments,) = (found.get_segments() for found in bars.lines[2])
     assert [high - low for (_, low), (_, high) in segments] == pytest.approx([2 * 0.02**0.5, 2 * 0.045**0.5])
-    assert best.get_label() == "best: l2=1.0"
+    assert best.get_label() == "best val loss: l2=1.0"
     assert list(best.get_ydata()) == [0.8], "by the mean, though one seed of l2=0.1 is better"
 
 
@@ -126,7 +127,7 @@ def test_paths_over_seeds_lie_along_their_l2():
     ).axes
     assert (lower.get_xscale(), lower.get_xlabel()) == ("log", "l2")
     assert list(upper.lines[0].get_xdata()) == [0.1, 1]
-    assert "best: l2=1" in [line.get_label() for line in upper.lines]
+    assert "best val loss: l2=1" in [line.get_label() for line in upper.lines]
 
 
 @pytest.mark.parametrize("values", [[True, False], ["a", "b"], [1, None], [[0], [1]]])
@@ -222,6 +223,14 @@ def test_pictures_of_weights_stand_one_below_the_other_at_one_scale():
     colours = [ax.images[0].get_array()[30, middle].tolist() for ax, middle in ((upper, 3 * 60 + 30), (lower, 30))]
     assert colours[1] == [33, 102, 172], "the largest of all has the full colour"
     assert colours[0] == [213, 136, 145], "half of it half the colour"
+
+
+def test_narrow_pictures_of_weights_stand_side_by_side_as_far_as_they_fit():
+    *axes, _ = draw_weights([Weights(f"l2=0.0{i}, seed=0", torch.ones(1, 1, 784), ["2"]) for i in range(5)]).axes
+    places = [ax.get_position() for ax in axes]
+    assert places[0].y0 == places[3].y0 > places[4].y1
+    assert all(left.x1 < right.x0 for left, right in itertools.pairwise(places[:4]))
+    assert places[0].x0 == places[4].x0 == 0
 
 
 def test_a_sweep_in_which_all_failed_leaves_no_picture(tmp_path):

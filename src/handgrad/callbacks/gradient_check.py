@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from inspect import signature
 from typing import Any
 
 import pytorch_lightning as pl
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 from handgrad.diagnosis.diagnosis import Verdict, diagnosed, told
+from handgrad.diagnosis.places import methods, place
 from handgrad.errors import GradientError
 from handgrad.functions.objective import Objective
 from handgrad.functions.proof import Term, terms
@@ -86,10 +88,13 @@ def shapes_told() -> Iterator[None]:
         named = (kind for kind in subclasses(torch.autograd.Function) if found and kind.__name__ == found[1])
         if not found or (function := next(named, None)) is None:
             raise
-        code = function.backward.__code__
+        heads = ([*signature(forward).parameters] for forward in methods(function, "forward"))
+        names = max(([name for name in head if name != "ctx"] for head in heads), key=len)
+        number = int(found[2])
+        name = names[number] if number < len(names) else f"argument {number + 1}"
         raise GradientError(
-            f"{code.co_filename}, line {code.co_firstlineno}: the backward of {found[1]} returns a wrong gradient of "
-            f"argument {int(found[2]) + 1}: {found[3]}; nothing was trained"
+            f"{name}: of another shape, {found[3]}, in the backward of {found[1]}; "
+            f"see {place(methods(function, 'backward'), f'd{name} =')}; nothing was trained"
         ) from error
 
 

@@ -14,6 +14,7 @@ from handgrad.cli.configuration import CONF, is_link, leaves, plain, written
 from handgrad.cli.settings import OPTIONS, SETTINGS, UNUSED
 
 ABOUT = "Trains linear classifiers whose gradients are derived by hand, and proven before they train."
+MORE = "README.md has examples of whole commands. A page at a time: python train.py --help | less"
 WIDEST, USUAL = 100, 80  # columns of a text that is good to read, and of a pager
 # Each group of conf/ that has several options: what it decides, and one of them.
 GROUPS = {
@@ -75,6 +76,8 @@ def lines(width: int) -> Iterator[str]:
         yield from ("", f"{title}:")
         for word, meaning in words.items():
             yield from entry(word, meaning, width=width)
+    yield ""
+    yield from textwrap.wrap(MORE, width)
 
 
 def entry(word: str, *told: str, width: int) -> Iterator[str]:

@@ -113,9 +113,9 @@ def train_size() -> Any:
     )
 
 
-def holdout() -> Any:
+def holdout(where: str = "") -> Any:
     return setting(
-        "share of each class that is held out where there is no data.val",
+        f"share of each class that is held out for validation{where}",
         ("a number > 0 and < 1", lambda x: is_number(x) and 0 < x < 1),
         "0.2",
     )
@@ -203,7 +203,7 @@ class Features:
         "[cat,dog]",
     )
     label_separator: str = setting("what stands between the names of a sample's labels", ("text", bool), "/")
-    holdout: float = holdout()
+    holdout: float = holdout(" where there is no data.val")
     normalize: str = setting(
         "by the mean, or mean and standard deviation, of the training set; l2: each row to length 1",
         one_of("none", "center", "standardize", "l2"),

@@ -81,9 +81,14 @@ def grouped(jobs: Sequence[Job], keys: Sequence[str]) -> list[Group]:
     return list(found.values())
 
 
+def metric_of(groups: Sequence[Group]) -> str:
+    """Returns what l2 is selected by, on the validation set."""
+    return f"val_{next((row.get('select.metric') for group in groups for row in group.rows), None) or 'loss'}"
+
+
 def best_of(groups: Sequence[Group]) -> int | None:
-    """Returns the place of the best mean of what l2 is selected by, on the validation set; None without results."""
-    metric = f"val_{next((row.get('select.metric') for group in groups for row in group.rows), None) or 'loss'}"
+    """Returns the place of the best mean of what l2 is selected by; None without results."""
+    metric = metric_of(groups)
     means = {
         place: statistics.fmean(values)
         for place, group in enumerate(groups)
@@ -111,6 +116,8 @@ def draw_sweep(jobs: Sequence[Job], keys: Sequence[str]) -> Figure:
     else:
         key = next((key for key in keys if key != SEED), "l2")
         place = lay_out(panels[1], [group.value for group in groups], key)
+        for line in panels[1].lines:  # which sets l2 = 0 apart
+            panels[0].axvline(line.get_xdata()[0], color=GREY, linestyle=":", linewidth=1)
     measures = (
         (panels[0], "Validation accuracy", BLUE, "o", lambda row: row["val_accuracy"]),
         (panels[1], "‖w‖", VERMILLION, "s", lambda row: norm(row) or np.nan),
@@ -122,7 +129,7 @@ def draw_sweep(jobs: Sequence[Job], keys: Sequence[str]) -> Figure:
         draw_groups(Turned(ax, named), place, drawn, apart, colour, mark)
         (ax.set_xlabel if named else ax.set_ylabel)(label)
         if best is not None and ax is panels[0]:
-            told = f"best: {best_name(groups[best], keys)}"
+            told = f"best {metric_of(groups).replace('_', ' ')}: {best_name(groups[best], keys)}"
             star = {"color": BLACK, "markersize": 15, "zorder": 5, "label": told}
             Turned(ax, named).plot([place[best]], [np.mean(drawn[best])], "*", **star)
         if failed := [x for x, group in zip(place, groups, strict=True) if group.failed]:
@@ -286,22 +293,37 @@ def best_weights(job: Job, name: str) -> Weights | None:
 
 @styled
 def draw_weights(found: Sequence[Weights]) -> Figure:
-    """Draws weights one job below the other, each with its name and its classes, all in the same colours."""
+    """Draws weights of a job after the other, each with its name and its classes, all in the same colours.
+
+    They stand below each other, narrow ones side by side.
+    """
     limit = max(float(each.weight.abs().max()) for each in found) or 1.0
     images = [weight_image(each.weight, limit=limit).numpy() for each in found]
-    heights, width = [image.shape[0] for image in images], max(480, *(image.shape[1] for image in images))
-    inch, title, bar = 9.0 / width, 0.62, 0.75  # per pixel; above each; at the foot
-    figure = Figure(figsize=(9.0, sum(heights) * inch + title * len(images) + bar))
-    total = top = figure.get_figheight()
+    wide, title, bar, letter = 9.0, 0.62, 0.75, 0.125  # inches: the picture; above each; at the foot; of a name
+    inch = wide / max(480, *(image.shape[1] for image in images))  # per pixel
+    lines: list[list[tuple[float, Weights, np.ndarray]]] = []  # of weights, each with where it begins
+    end = wide
     for each, image in zip(found, images, strict=True):
-        figure.text(0.005, (top - 0.3) / total, each.name, fontsize=14)
-        top -= title + image.shape[0] * inch
-        ax = figure.add_axes((0, top / total, image.shape[1] / width, image.shape[0] * inch / total))
-        ax.imshow(image, interpolation="nearest", aspect="auto")
-        ax.set_axis_off()
-        for i, tile in enumerate(each.tiles or ()):
-            middle = (i + 0.5) * image.shape[1] / len(each.tiles or ())
-            ax.text(middle, -2, tile, ha="center", va="bottom", fontsize=12, color=GREY)
+        width = max(image.shape[1] * inch, letter * (len(each.name) + 2))
+        if end + width > wide:
+            lines.append([])
+            end = 0.0
+        lines[-1].append((end, each, image))
+        end += width
+    heights = [max(image.shape[0] for _, _, image in line) * inch for line in lines]
+    figure = Figure(figsize=(wide, sum(heights) + title * len(lines) + bar))
+    total = top = figure.get_figheight()
+    for line, height in zip(lines, heights, strict=True):
+        for left, each, image in line:
+            figure.text(left / wide + 0.005, (top - 0.3) / total, each.name, fontsize=14)
+            size = image.shape[1] * inch / wide, image.shape[0] * inch / total
+            ax = figure.add_axes((left / wide, (top - title) / total - size[1], *size))
+            ax.imshow(image, interpolation="nearest", aspect="auto")
+            ax.set_axis_off()
+            for i, tile in enumerate(each.tiles or ()):
+                middle = (i + 0.5) * image.shape[1] / len(each.tiles or ())
+                ax.text(middle, -2, tile, ha="center", va="bottom", fontsize=12, color=GREY)
+        top -= title + height
     scale = ScalarMappable(Normalize(-limit, limit), WEIGHTS)
     at = figure.add_axes((0.3, 0.42 / total, 0.4, 0.14 / total))
     figure.colorbar(scale, at, orientation="horizontal", ticks=[-limit, 0, limit], format="%.2g", label="")

@@ -142,9 +142,7 @@ class Pipeline:
             size = math.ceil(paths / math.ceil(paths * outputs / OUTPUTS_OF_A_PART))
             rows = [slice(first, first + size) for first in range(0, paths, size)]
             self.parts = [Part(self.solver, objective, self.whole, part) for part in rows]
-        ahead = ", the next block's updates meanwhile" if self.parts and self.pool else ""
-        of_update = self.threads if self.solver.one_at_a_time else 1
-        log.info("Threads: %d for an evaluation%s; %d for an update", self.threads, ahead, of_update)
+        log.info("Threads: %d", self.threads)
 
     def restore(self, memory: dict[str, Tensor]) -> None:
         """Gives the solver back what it knew; an InputError tells if that is of another solver, or of none."""
