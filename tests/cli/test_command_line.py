@@ -138,8 +138,8 @@ BAD = [
         for value in ("false", "True", "nan", "inf", "null", "NULL", "5", "[]", "{}")
     ),
     ("-m logger=none,true", "logger=none,true: accepted is an option of the group"),
-    ("callbacks.curves=5", "callbacks.curves=5: not of the type"),
-    ("task.model=null", "task.model=null: not of the type"),
+    ("callbacks.curves=5", "callbacks.curves=5: accepted is null, which switches it off"),
+    ("task.model=null", "task.model=null: not to be set by itself; set task instead"),
     ("optimizer._partial_=foo", "optimizer._partial_: no such key"),
     # names that the system refuses, and lines that a value would forge
     (f"data.root={'a' * 300}", "cannot be read or written (File name too long)"),
@@ -147,7 +147,7 @@ BAD = [
     (f"hydra.run.dir=outputs/{'/'.join(['a' * 200] * 30)}", "cannot be read or written (File name too long)"),
     ("hydra.run.dir='outputs/a\nerror:x'", "accepted is a folder below outputs/"),
     ("select.metric='a\nerror:\tforged'", r"select.metric=a\nerror:\tforged: accepted is one of"),
-    ("task=a\nerror:", r"task=a\nerror:: accepted is an option"),
+    ("task=a\nerror:", r"task=a\nerror:: cannot be read"),
     # resuming
     ("resume=outputs/nothing", "resume=outputs/nothing: .hydra/overrides.yaml is missing there"),
     ("resume=/etc", "resume=/etc: accepted is a folder below outputs/"),

@@ -58,6 +58,7 @@ MEANT = [
     ("lr=012", "lr=012: accepted is a number > 0"),
     ("epochs='3'", "epochs=3: accepted is a whole number >= 1"),
     ("optimizer.momentum=null", "optimizer.momentum=null: accepted is a number >= 0 and < 1"),
+    ("data.digits=null", "data.digits=null: accepted is a list of two or more different whole numbers"),
     ("hydra.verbose=x", "hydra.verbose=x: accepted is true or false"),
     ("hydra/launcher=joblib hydra.launcher.n_jobs=0", "hydra.launcher.n_jobs=0: accepted is a number of processes"),
     # several values

@@ -5,7 +5,7 @@ import math
 import pytest
 from hydra.errors import OverrideParseException
 
-from handgrad.runs.overrides import parse_overrides, quoted
+from handgrad.runs.overrides import parse_overrides, parsed, quoted
 
 VALUES = [
     ("1", 1),
@@ -65,3 +65,10 @@ def test_a_word_that_cannot_be_read_is_named(word):
     with pytest.raises(OverrideParseException) as caught:
         parse_overrides(["epochs=1", word])
     assert caught.value.override == word
+
+
+def test_a_word_is_read_once_and_its_values_are_not_shared():
+    """A path of many values takes seconds to read, and several checks ask for it."""
+    assert parsed(["l2=[0,1]"])[0] is parsed(["l2=[0,1]"])[0]
+    parse_overrides(["l2=[0,1]"])["l2"].append(2)
+    assert parse_overrides(["l2=[0,1]"]) == {"l2": [0, 1]}

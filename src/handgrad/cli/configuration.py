@@ -163,6 +163,7 @@ def check(cfg: DictConfig, of_sweep: bool = False) -> None:
         if not isinstance(cfg.get(name), DictConfig):
             raise InputError(f"{name}={cfg.get(name)}: accepted is an option of the group, by its name in conf/{name}/")
     check_links(cfg)
+    check_task(cfg)  # before the ranges: of several labels there are no digits
     check_ranges(cfg)
     check_combinations(cfg, of_sweep)
 
@@ -197,7 +198,6 @@ def written(value: Any) -> str:
 
 
 def check_combinations(cfg: DictConfig, of_sweep: bool) -> None:
-    check_task(cfg)
     check_optimizer(cfg)
     check_useless(cfg)
     if cfg.select.refit and optimizer_of() != "exact":

@@ -121,12 +121,12 @@ def holdout(where: str = "") -> Any:
     )
 
 
-def numbers_to(last: int, more: str) -> tuple[str, Callable[[Any], bool]]:
-    """Returns the kind of a setting that lists classes by their numbers, or is null."""
+def numbers_to(last: int, more: str, null: bool = False) -> tuple[str, Callable[[Any], bool]]:
+    """Returns the kind of a setting that lists classes by their numbers, or may be null."""
 
     def accepts(x: Any) -> bool:
         are_numbers = isinstance(x, list) and all(is_whole(number) and 0 <= number <= last for number in x)
-        return x is None or (are_numbers and 2 <= len(set(x)) == len(x))
+        return (null and x is None) or (are_numbers and 2 <= len(set(x)) == len(x))
 
     return f"a list of two or more different whole numbers from 0 to {last}, {more}", accepts
 
@@ -157,7 +157,9 @@ class IDX:
         "folder of IDX files called like MNIST's: to be given", ("a folder", is_text_or_null), "letters"
     )
     labels: Any = setting(
-        "those to tell apart, the index in the list is the class; null: all", numbers_to(255, "or null"), "[3,0]"
+        "those to tell apart, the index in the list is the class; null: all",
+        numbers_to(255, "or null", null=True),
+        "[3,0]",
     )
     holdout: float = holdout()
     md5: str | None = setting(

@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from handgrad.errors import InputError
@@ -19,14 +20,18 @@ def parsed(words: Iterable[str]) -> "list[Override]":
     Raises:
         OverrideParseException: (of Hydra) a word cannot be read.
     """
+    return [read(word) for word in words]
+
+
+@lru_cache(maxsize=64)
+def read(word: str) -> "Override":
+    """Returns the same of one word; once, for a path of 20,000 values takes seconds."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
-    parser, found = OverridesParser.create(), []
-    for word in words:
-        try:
-            found += parser.parse_overrides([word])
-        except RecursionError as error:
-            raise InputError(f"{word[:60]}…: nested too deeply") from error
+    try:
+        (found,) = OverridesParser.create().parse_overrides([word])
+    except RecursionError as error:
+        raise InputError(f"{word[:60]}…: nested too deeply") from error
     return found
 
 
