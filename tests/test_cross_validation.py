@@ -1,5 +1,7 @@
 """A fit on a part of the samples is the fit on a copy of that part."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -19,7 +21,8 @@ NAMES = ["a", "b", "c"]
 
 def samples(rows=240, features=5, seed=0):
     generator = torch.Generator().manual_seed(seed)
-    x = 3 + torch.randn(rows, features, generator=generator) * torch.tensor([1.0, 2.0, 0.5, 1.0, 3.0])
+    scales = torch.tensor([1.0, 2.0, 0.5, 1.0, 3.0]).repeat(features // 5)
+    x = 3 + torch.randn(rows, features, generator=generator) * scales
     y = (x[:, :3] + torch.randn(rows, 3, generator=generator)).argmax(1)
     return x, y
 
@@ -74,3 +77,14 @@ def test_fits_that_are_guided_end_where_the_others_do_without_a_gram_matrix_of_t
     assert found.report["converged"].all()
     torch.testing.assert_close(found.weight, alone.weight, rtol=1e-3, atol=1e-4)
     torch.testing.assert_close(found.report["objective"], alone.report["objective"], rtol=2e-9, atol=0)
+
+
+def test_a_guided_fit_of_many_iterations_ends_too(monkeypatch):
+    monkeypatch.setattr(NewtonMetric, "suits", lambda *problem: False)
+    x, y = samples(features=40)
+    problem = partial_fits(x, y)
+    problem = replace(problem, objective=replace(problem.objective, l2=torch.tensor([1e-5], dtype=torch.float64)))
+    whole = problem.fit(problem.all, None)
+    found = problem.guided_by(whole.weight, whole.bias).fit(problem.all[:200], None)
+    assert found.report["converged"].all()
+    assert found.report["iterations"] > max(quasi_newton.REFRESH)

@@ -125,6 +125,7 @@ BAD = [
     (f"l2=[0,{LONG}]", f"l2: {DIGITS}"),
     (f"-m l2=0,-{LONG}", f"l2: {DIGITS}"),
     (f"data=features data.train=x.npz data.class_weight={{a:{LONG}}}", f"data.class_weight: {DIGITS}"),
+    (f"l2=[{','.join(['1'] * 5001)}]", "l2: 5,001 values; accepted are 5,000 at most"),
     (f"epochs={'9' * 5000}", "epochs: a whole number of 5000 digits"),
     (f"l2={'[' * 2000}0{']' * 2000}", f"l2: a value of 2000 {BRACKETS}"),
     (f"data.class_weight={'{a:' * 50}1{'}' * 50}", f"data.class_weight: a value of 50 {BRACKETS}"),

@@ -43,6 +43,7 @@ OUTPUTS = Path("outputs")
 
 DIGITS = 18  # of a whole number: so it fits 64 bits, and every file that a run writes
 WHOLE = re.compile(rf"(?:^|[\[({{,:\s])[+-]?([\d_]{{{DIGITS + 1},}})(?=$|[\])}},\s])")
+MOST_VALUES = 5000  # of a word: Hydra takes a second to read a thousand
 DEPTH = 10  # brackets within one another
 
 # OpenMP's threads serve while the data is read, and then never more (see Pipeline): they are to sleep, where by default
@@ -269,6 +270,8 @@ def check_readable(key: str, value: str) -> None:
         raise InputError(
             f"{key}: a whole number of {len(found[1])} digits; accepted are {DIGITS} at most, larger numbers like 1e30"
         )
+    if (count := value.count(",") + 1) > MOST_VALUES:
+        raise InputError(f"{key}: {count:,} values; accepted are {MOST_VALUES:,} at most")
     depth = deepest = 0
     for bracket in re.findall(r"[][(){}]", value):
         depth += 1 if bracket in "[({" else -1

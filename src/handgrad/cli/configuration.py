@@ -48,7 +48,9 @@ TARGETS = {
 DEFAULTS = {"data.digits"}  # linked to another key, but may be set by itself
 # Keys, and what tells the setting that leaves them without use, if there is one.
 USELESS: dict[str, Callable[[DictConfig], str]] = {
-    "data.holdout": lambda cfg: next((f"data.{name}" for name in ("folds", "val") if cfg.data.get(name) is not None), ""),
+    "data.holdout": lambda cfg: next(
+        (f"data.{name}" for name in ("folds", "val") if cfg.data.get(name) is not None), ""
+    ),
     "data.draws": lambda cfg: "data.shots=null" if cfg.data.shots is None else "",
     "data.label_separator": lambda cfg: "" if cfg.task.multilabel else "one label per sample",
 }

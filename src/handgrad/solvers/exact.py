@@ -14,7 +14,7 @@ from handgrad.solvers.certificate import Certificate, bias_part, certificate, we
 from handgrad.solvers.line_search import Found, search
 from handgrad.solvers.newton import NewtonMetric
 from handgrad.solvers.protocol import Block, Progress
-from handgrad.solvers.quasi_newton import Eigen, QuasiNewtonMetric
+from handgrad.solvers.quasi_newton import REFRESH, Eigen, QuasiNewtonMetric
 
 ENOUGH = 0.5  # of the tolerance: where an entry's own numbers, which are no proof, call for the certificate
 REFUSALS, BIAS_STEPS = 8, 3  # certificates that are asked for, and steps of the bias for each
@@ -252,7 +252,9 @@ class EntryRun:
         """Makes an iteration; None: no step was found."""
         direction, following = self.direction(here.point, here.gradient, gap), self.iterations + 1
         gram = self.metric.wants_gram(following, self.l2)
-        coupling = gram or (gap <= CLOSE * self.tolerance and self.problem.outputs <= len(self.problem.mean))
+        coupling = following in REFRESH or (
+            gap <= CLOSE * self.tolerance and self.problem.outputs <= len(self.problem.mean)
+        )
 
         def evaluate(parameters: Tensor) -> Point:
             return self.at(parameters, gram, coupling)
