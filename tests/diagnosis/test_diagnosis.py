@@ -103,7 +103,7 @@ def test_what_is_right_is_not_blamed_for_few_samples_and_many(loss, outputs, siz
 
 TIMES_N = "the 1/N is missing (11 times what it should be)"
 DWEIGHT, DBIAS, DINPUT = "dweight = dz @ input.to(weight.dtype)", "dbias = dz.sum(2)", "dinput = dz"
-SUM = "dz.reshape(-1, z.shape[2]).t() @ weight.reshape(-1, weight.shape[2])"
+SUM = "dz.reshape(-1, z.shape[2]).t() @ weight.flatten(0, 1)"
 ARGUMENTS: dict[str, tuple[Change, str, str]] = {
     "sign of dweight": ((DWEIGHT, "dweight = -dz @ input"), "weight", "the sign is wrong"),
     "dweight zero": ((DWEIGHT, "dweight = 0 * dz @ input"), "weight", "zero"),
