@@ -426,6 +426,7 @@ def test_a_file_is_no_run(tmp_path):
         load(tmp_path / "notes.md")
 
 
+@pytest.mark.slow
 def test_neither_lightning_nor_hydra_is_loaded():
     code = "import handgrad, sys; handgrad.LinearProbe; print({'pytorch_lightning', 'hydra'} & {*sys.modules})"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "set()"

@@ -220,6 +220,7 @@ def run_in_processes(objective: Objective, outputs: int, in_place: bool = True, 
     in_processes([lambda total, b=b: run(objective, outputs, block=b, total=total) for b in blocks], in_place)
 
 
+@pytest.mark.slow
 @OF_ONE_LABEL
 @BIAS
 @pytest.mark.parametrize("in_place", [False, True])
@@ -227,6 +228,7 @@ def test_the_right_gradient_is_proven_over_several_processes(loss, outputs, pena
     run_in_processes(Objective(loss, torch.tensor(L2), penalize_bias), outputs, in_place)
 
 
+@pytest.mark.slow
 @OF_ONE_LABEL
 @pytest.mark.parametrize("fault", ["doubled", "of one process alone", "penalty in each"])
 def test_a_wrong_sum_over_processes_is_refused(fault, loss, outputs, monkeypatch):
@@ -252,6 +254,7 @@ def test_a_wrong_sum_over_processes_is_refused(fault, loss, outputs, monkeypatch
         run_in_processes(Objective(loss, torch.tensor(L2), True), outputs)
 
 
+@pytest.mark.slow
 @OF_ONE_LABEL
 @pytest.mark.parametrize("share", [lambda x: 1.0, lambda x: 1 / 3, lambda x: x * 1.001], ids=["1", "1/3", "off"])
 def test_a_wrong_share_of_the_mini_batch_is_refused(share, loss, outputs):
@@ -259,6 +262,7 @@ def test_a_wrong_share_of_the_mini_batch_is_refused(share, loss, outputs):
         run_in_processes(Objective(loss, torch.tensor(L2), True), outputs, share=share)
 
 
+@pytest.mark.slow
 def test_of_a_large_mini_batch_all_processes_leave_samples_out(monkeypatch):
     """Also those whose own share is not too large: each asks for the same sums."""
     monkeypatch.setattr("handgrad.callbacks.gradient_check.SAMPLES", 6)

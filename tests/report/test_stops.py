@@ -7,6 +7,7 @@ from report.facts import order_facts
 from tests.conftest import DATA
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("split", stops.SPLITS)
 def test_the_table_is_what_the_loop_gives(split):
     """The data's own order stops where the project's own run does: after 882 and 630 updates."""

@@ -123,6 +123,7 @@ def test_entries_are_solved_from_the_largest_l2_down_and_stay_in_their_order(met
     assert torch.equal(found.numbers, expected.numbers[order])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["newton", "quasi-newton"])
 def test_a_saved_state_goes_on_bit_for_bit(method, request):
     if method == "quasi-newton":

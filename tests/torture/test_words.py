@@ -111,6 +111,7 @@ def whole(value: Any) -> Any:
 FITTING = {key: [text for text in VALUES if fits(key, text)] for key in KEYS}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("trial", trials(3, 100))
 def test_random_words_are_refused_or_are_what_they_say(trial, composed):
     draw, ordinary, refused = random.Random(trial), {}, []
