@@ -56,6 +56,7 @@ def compose(tmp_path: Path) -> Iterator[Callable[[list[str]], Any]]:
     HydraConfig.instance().cfg = None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("title", [title for title in sections() if title.startswith("With ")])
 def test_examples_are_accepted_and_defaults_are_those_of_a_run(title, compose):
     option = title.removeprefix("With ")
@@ -76,6 +77,7 @@ def plain(cfg: Any, key: str) -> Any:
     return OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
 
 
+@pytest.mark.slow
 def test_a_default_that_follows_from_the_task_is_told_for_each(compose):
     for key in LINKED:
         told = next(text for (name, _), text in defaults().items() if name == key)
