@@ -31,6 +31,7 @@ def test_it_is_what_scikit_learn_asks_for(estimator, check):
     check(estimator)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("load", [datasets.load_digits, datasets.load_breast_cancer, datasets.load_wine])
 @pytest.mark.parametrize("l2", [0.1, 1e-3])
 def test_its_optimum_is_that_of_logistic_regression(load, l2):
@@ -47,6 +48,7 @@ def test_its_optimum_is_that_of_logistic_regression(load, l2):
     assert ours.gap_ <= 1e-6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("load", [datasets.load_digits, datasets.load_breast_cancer, datasets.load_wine])
 def test_its_choice_is_that_of_logistic_regression(load):
     X, y = load(return_X_y=True)
@@ -100,6 +102,7 @@ def test_a_path_has_an_entry_for_each_value_in_the_given_order():
         LinearProbe().predict(X)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "cv", [5, StratifiedKFold(5), PredefinedSplit(np.arange(150) % 5)], ids=["5", "splitter", "predefined"]
 )
@@ -117,6 +120,7 @@ def test_cross_validation_chooses_the_value_that_separate_fits_would(cv):
     np.testing.assert_array_equal(probe.coef_, probe.path_[values.index(probe.l2_)].coef_)
 
 
+@pytest.mark.slow
 def test_automatic_values_are_chosen_from():
     X, y = iris()
     probe = LinearProbe(l2="auto", cv=5).fit(X, y)

@@ -178,6 +178,7 @@ def test_every_argument_must_be_given():
             MNISTDataModule(root=".", **{key: value for key, value in DEFAULTS.items() if key != name})
 
 
+@pytest.mark.slow
 def test_a_batch_larger_than_the_training_set_is_refused_every_time(root):
     data = MNISTDataModule(root=root, **DEFAULTS | {"split": "report", "digits": [3, 2], "batch_size": 3_597})
     for _ in range(2):
@@ -266,6 +267,7 @@ def test_an_archive_that_is_not_torchvisions_is_refused(tmp_path, archived):
         archived(root=tmp_path, **DEFAULTS).setup()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("option", ["fashion_mnist", "kmnist"])
 def test_the_command_line_knows_them(option, composed):
     mnist, found = composed(), composed(f"data={option}")

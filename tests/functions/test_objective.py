@@ -108,6 +108,7 @@ def check_hessian_vector_product(problem: Problem, objective: Objective) -> None
 CHECKS = [check_value, check_difference, check_autograd, check_hessian_vector_product]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("check", CHECKS)
 def test_objective_is_the_plain_formula(name, check):
     for problem in problems(name):
@@ -229,6 +230,7 @@ def assert_same(found: list[Tensor], expected: list[Tensor], tolerance: float = 
         assert float((one - other).norm()) <= tolerance * float(flat(expected).norm())
 
 
+@pytest.mark.slow
 def test_chunked_is_unchunked(name):
     for problem in problems(name, range(20), N=37):
         expected = everything(problem, replace(problem.objective, rows=None), *problem.samples)

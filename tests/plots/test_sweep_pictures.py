@@ -156,6 +156,7 @@ LONG = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("draw", [draw_sweep, draw_files])
 @pytest.mark.parametrize("overrides", LONG.values(), ids=LONG)
 def test_no_label_is_cut_and_none_covers_another(overrides, draw):
