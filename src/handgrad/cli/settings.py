@@ -140,7 +140,7 @@ class MNIST:
         one_of("full", "course", "report"),
         "course",
     )
-    digits: Any = setting(  # task=multilabel has none: its data are others
+    digits: Any = setting(
         "the digits to tell apart; the index in the list is the class", numbers_to(9, "like [3,2]"), "[3,2]"
     )
     shuffle: Any = shuffle()
