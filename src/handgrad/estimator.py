@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass, replace
 from functools import partial
-from numbers import Integral, Real
+from numbers import Real
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,7 +19,7 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 from torch import Tensor
 
 from handgrad.cross_validation import Fitted, PartialFits
-from handgrad.data.labels import class_weights, listed
+from handgrad.data.labels import class_weights, is_whole, listed
 from handgrad.data.normalization import KINDS, to_length_one
 from handgrad.data.rows import Rows
 from handgrad.data.splits import fold_index, split_of
@@ -450,10 +450,6 @@ def is_long(dtype: np.dtype) -> bool:
 
 def is_number(value: Any) -> bool:
     return isinstance(value, Real) and not isinstance(value, bool | np.bool_) and math.isfinite(value)
-
-
-def is_whole(value: Any) -> bool:
-    return isinstance(value, Integral) and not isinstance(value, bool)
 
 
 def shown(value: Any) -> str:

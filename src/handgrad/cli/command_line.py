@@ -145,9 +145,9 @@ def check_arguments(arguments: Sequence[str]) -> list[str]:
     for off in {*keys} & {*CALLBACKS}:
         if inner := [key for key in keys if key.startswith(f"{off}.")]:
             raise InputError(f"{inner[0]}: of no use with {off}; accepted is one of them")
-    runs = 1
+    runs, groups = 1, chosen(values)
     for word in sorted(words, key=lambda word: word.partition("=")[0] not in values):  # options first
-        runs *= check_override(word, chosen(values), of_sweep)
+        runs *= check_override(word, groups, of_sweep)
     if runs > MOST_RUNS:
         raise InputError(f"-m: a sweep of {runs:,} runs; accepted are {MOST_RUNS:,} at most")
     return [*(part for option in options for part in option if part is not None), *words]

@@ -1,15 +1,14 @@
 """What every data source shares: the sets as tensors in memory, or rows on disk, and the loaders over them."""
 
 from collections.abc import Sequence
-from numbers import Integral
-from typing import Any, TypeGuard
+from typing import Any
 
-import numpy as np
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
 from handgrad.data.blocks import BlockLoader, Samples, WholeSets
+from handgrad.data.labels import is_whole
 from handgrad.data.rows import Joined, Rows
 from handgrad.errors import InputError
 
@@ -230,7 +229,3 @@ def whole_number(name: str, value: object, least: int) -> int:
     if not is_whole(value) or value < least:
         raise InputError(f"{name}={value!r}: accepted is a whole number from {least}")
     return int(value)
-
-
-def is_whole(value: object) -> TypeGuard[int | np.integer]:
-    return isinstance(value, Integral) and not isinstance(value, bool)

@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from handgrad.data.base import LinearDataModule, is_whole
+from handgrad.data.base import LinearDataModule
 from handgrad.data.blocks import Samples
 from handgrad.data.idx_files import SCALING, IDXFile, md5_of, md5_sums, scaled
-from handgrad.data.labels import classes_of, encoded, held_out, listed
+from handgrad.data.labels import chosen_classes, classes_of, encoded, held_out, listed
 from handgrad.errors import InputError
 
 NAME = re.compile(r"(?:.+[-_.])?(?P<set>train|t10k|test)[-_.](?P<what>images|labels)[-_.]idx\d-ubyte(?:\.gz)?")
@@ -58,7 +58,10 @@ class IDXDataModule(LinearDataModule):
         self.num_features = prod(self.files["train"].images.shape[1:])
         found = {name: pair.read_labels(self.num_features) for name, pair in self.files.items()}
         known = [int(label) for label in classes_of(found["train"], str(self.files["train"].labels))]
-        self.classes = known if labels is None else _checked_labels(labels, known)
+        self.classes = known
+        if labels is not None:
+            accepted = f"two or more different ones of {listed(known)}"
+            self.classes = chosen_classes("data.labels", labels, known, accepted)
         self._index = {
             name: np.arange(len(of)) if labels is None else np.flatnonzero(np.isin(of, self.classes))
             for name, of in found.items()
@@ -139,11 +142,3 @@ def paths_in(folder: Path) -> dict[tuple[str, str], Path]:
                 raise InputError(f"{folder}: {paths[place].name} and {name}; accepted is one file of {found['what']}")
             paths[place] = folder / name
     return paths
-
-
-def _checked_labels(labels: Iterable[int], known: list[int]) -> list[int]:
-    found = list(labels) if isinstance(labels, Iterable) else []
-    whole = all(is_whole(label) and label in known for label in found)
-    if not whole or not 2 <= len(set(found)) == len(found):
-        raise InputError(f"data.labels={labels!r}: accepted are two or more different ones of {listed(known)}")
-    return [int(label) for label in found]

@@ -1,7 +1,8 @@
 """Labels as classes, what a sample weighs, and which samples are held out."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from numbers import Integral
+from typing import Any, TypeGuard
 
 import numpy as np
 import torch
@@ -52,6 +53,22 @@ def classes_of(labels: np.ndarray, name: str) -> list[int] | list[str]:
     if len(found) < 2:
         raise InputError(f"{name}: all labels are {found[0]!r}; accepted are two classes or more")
     return found
+
+
+def is_whole(value: object) -> TypeGuard[int | np.integer]:
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def chosen_classes(setting: str, chosen: Any, known: Collection[int], accepted: str) -> list[int]:
+    """Returns the classes to tell apart; raises an InputError unless they are two or more different ones of ``known``.
+
+    Args:
+        setting: that has them, and what is ``accepted`` there, for the error's line.
+    """
+    found = list(chosen) if isinstance(chosen, Iterable) else []
+    if not all(is_whole(each) and each in known for each in found) or not 2 <= len(set(found)) == len(found):
+        raise InputError(f"{setting}={chosen!r}: accepted are {accepted}")
+    return [int(each) for each in found]
 
 
 def encoded(labels: np.ndarray, classes: Sequence[int | str], name: str) -> Tensor:

@@ -9,14 +9,16 @@ import torch
 from torch import Tensor
 from torchvision.datasets import KMNIST, MNIST, FashionMNIST
 
-from handgrad.data.base import LinearDataModule, is_whole
+from handgrad.data.base import LinearDataModule
 from handgrad.data.blocks import Samples
 from handgrad.data.idx_files import SCALING, IDXFile, scaled
+from handgrad.data.labels import chosen_classes
 from handgrad.data.mnist_files import PINS, prepare
 from handgrad.errors import InputError, nearest
 
 SPLITS = ("full", "course", "report")
 DIGITS = 10
+ACCEPTED = f"two or more different whole numbers from 0 to {DIGITS - 1}"
 
 Index = slice | np.ndarray
 
@@ -46,7 +48,7 @@ class MNISTDataModule(LinearDataModule):
         if split not in SPLITS:
             raise InputError(f"data.split={split!r}: accepted are {', '.join(SPLITS)}{nearest(split, SPLITS)}")
         self.root, self.split = Path(root), split
-        self.classes = self.digits = _checked_digits(digits)
+        self.classes = self.digits = chosen_classes("data.digits", digits, range(DIGITS), ACCEPTED)
 
     def about(self) -> dict[str, Any]:
         return super().about() | {"split": self.split}
@@ -163,12 +165,3 @@ def _check_labels(images: Tensor, labels: Tensor) -> None:
     low, high = labels.aminmax()
     if low < 0 or high >= DIGITS:
         raise InputError(f"MNIST: labels from {low} to {high}; accepted are 0 to {DIGITS - 1}")
-
-
-def _checked_digits(digits: Iterable[int]) -> list[int]:
-    found = list(digits) if isinstance(digits, Iterable) else []
-    if not all(is_whole(digit) and 0 <= digit < DIGITS for digit in found) or not 2 <= len(set(found)) == len(found):
-        raise InputError(
-            f"data.digits={digits!r}: accepted are two or more different whole numbers from 0 to {DIGITS - 1}"
-        )
-    return [int(digit) for digit in found]
