@@ -13,6 +13,11 @@ def total(tensor: Tensor) -> Tensor:
     return tensor
 
 
+def is_connection_error(error: BaseException) -> bool:
+    """Tells whether an error is that of a sum, or a store, whose other end is gone; torch has plain RuntimeErrors."""
+    return isinstance(error, RuntimeError) and ("/gloo/" in str(error) or type(error).__name__.startswith("Dist"))
+
+
 def cores() -> int:
     """Returns the number of cores that this process may use."""
     told = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]  # the jobs of a parallel sweep are told their share
