@@ -107,12 +107,7 @@ class Launched(ClusterEnvironment):
 
 
 class Alone(LightningEnvironment):
-    """Tells Lightning that it may start the other processes: on this host, whatever variables say."""
-
-    creates_processes_externally = False
-
-    def local_rank(self) -> int:
-        return 0
+    """Tells Lightning that it may start the other processes: on this host, whatever NODE_RANK says."""
 
     def node_rank(self) -> int:
         return 0
