@@ -5,7 +5,8 @@ Written for torch 2.14.1 and pytorch-lightning 2.6.6. What takes an object of Li
 
 import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -94,6 +95,22 @@ def in_place_of(call: tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]
     returned = function(number, words, context, config, task, singletons, **named)
     configure_log(config.hydra.hydra_logging, config.hydra.verbose)  # what comes next does not belong to the job's log
     return returned
+
+
+@contextmanager
+def plain_children() -> Iterator[None]:
+    """Lets Lightning start the other processes of a run by this one's very words: they are told the folder.
+
+    Where it sees Hydra's configuration it adds words that name the folder, and which nobody has typed.
+    """
+    from hydra.core.hydra_config import HydraConfig
+
+    seen = HydraConfig.instance()
+    before, seen.cfg = seen.cfg, None
+    try:
+        yield
+    finally:
+        seen.cfg = before
 
 
 def ignore_known_warnings() -> None:
