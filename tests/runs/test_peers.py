@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 from torch.distributed import TCPStore
 
-from handgrad.runs.peers import DOUBT, ENDED, GRACE, LEFT, LONGEST, End, Hearing, Peers, State, is_connection_error
+from handgrad.runs.peers import DOUBT, ENDED, GRACE, LEFT, LONGEST, End, Hearing, Peers, State
 
 TIMEOUT, BEAT = 60.0, 1.0
 
@@ -16,6 +16,7 @@ class Talk:
 
     def __init__(self, rank: int = 0, keeper: int | None = None) -> None:
         self.hearing = Hearing(rank, 4, keeper)
+        self.hearing.armed = 0.0
         self.beats = [0, 0, 0, 0]
 
     def go_on(self, seconds: float, silent: tuple[int, ...] = (), answered: bool = True, end: End | None = None):
@@ -65,6 +66,15 @@ def test_an_outage_that_is_shorter_changes_nothing():
     assert talk.go_on(1000) is None
 
 
+def test_nobody_is_lost_before_all_have_come():
+    talk = Talk()
+    talk.hearing.armed = None
+    assert talk.go_on(1000, silent=(1, 2, 3)) is None
+    talk.hearing.armed = talk.hearing.clock
+    assert talk.go_on(59, silent=(1, 2, 3)) is None
+    assert talk.go_on(1, silent=(1, 2, 3)) is not None
+
+
 def test_who_has_left_is_never_lost():
     talk = Talk()
     talk.go_on(5)
@@ -92,14 +102,17 @@ def test_a_closed_connection_is_that_of_whom_is_no_longer_heard():
 
 @pytest.mark.parametrize(
     ("keeper", "told", "lost"),
-    [(0, "process 0 on a is lost", (0,)), (None, "torchrun's first agent is lost", ())],
+    [
+        (0, "process 0 on a is lost: connections to it were closed", (0,)),
+        (None, "the first host, a, is lost: torchrun closed its connections there", ()),
+    ],
 )
 def test_the_store_goes_with_whoever_keeps_it(keeper, told, lost):
     talk = Talk(rank=2, keeper=keeper)
     talk.go_on(10)
     talk.hearing.closed = talk.hearing.clock
     assert talk.go_on(GRACE - 1, answered=False) is None, "it may be about to end by itself"
-    assert talk.go_on(1, answered=False) == End(f"{told}: connections to it were closed", lost)
+    assert talk.go_on(1, answered=False) == End(told, lost)
 
 
 def test_one_process_of_each_host_speaks():
@@ -158,10 +171,10 @@ def store():
 @pytest.fixture
 def watches(store):
     """Three processes of one run, in one process."""
-    watches = [Watch(store, rank, 3, rank, TIMEOUT, print, keeper=0) for rank in range(3)]
-    for watch in watches:
-        watch.start()
+    watches = [Watch(store, rank, 3, rank, TIMEOUT, keeper=0) for rank in range(3)]
     until(lambda: all(None not in watch.hearing.states for watch in watches))
+    for watch in watches:
+        watch.arm(TIMEOUT)
     yield watches
     for watch in watches:
         watch.stopped.set()
@@ -183,7 +196,7 @@ def test_processes_hear_of_one_another_and_leave_together(watches):
 
 def test_a_silent_process_ends_the_others_though_their_main_threads_wait(watches):
     for watch in watches:
-        watch.timeout = 3.0
+        watch.arm(3.0)
     watches[1].stopped.set()  # neither beats nor leaves
     until(lambda: watches[0].ended or watches[2].ended)
     assert 1 in (watches[0].ended or watches[2].ended).lost
@@ -195,13 +208,3 @@ def test_what_another_process_ended_with_ends_this_one(watches, store):
     assert watches[0].ended == End("process 1 on b: x.npy: no such file", failed=True)
     store.set(ENDED, json.dumps([0, "a", "", 15]))
     until(lambda: watches[2].ended)
-
-
-def test_only_errors_of_connections_are_taken_for_such():
-    gloo = "[/x/third_party/gloo/gloo/transport/tcp/pair.cc:545] Read error [127.0.0.1]:1: Connection reset by peer."
-    assert is_connection_error(RuntimeError(gloo))
-    assert not is_connection_error(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
-    assert not is_connection_error(OSError(gloo))
-    with pytest.raises(RuntimeError) as caught:
-        TCPStore("127.0.0.1", 1, timeout=timedelta(seconds=0.2))
-    assert is_connection_error(caught.value)

@@ -10,21 +10,24 @@ or has got no answer, for too long::
     judge   who is silent, for how long?  . . . . every TICK seconds
 
 What ends the processes stands in the store too, once: the first that finds it writes it, and all go by it, so that
-one process of each host tells it.
+one process of each host tells it. It ends before the others do: their launcher may tell them to stop because of it.
 """
 
 import json
+import logging
 import os
 import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple, NoReturn
 
-from torch.distributed import DistNetworkError, Store
+from torch.distributed import Store
 
 from handgrad.runs.signals import STOPS
+
+log = logging.getLogger(__name__)
 
 BEAT, TICK, LONGEST = 1.0, 0.25, 1.0  # seconds; a look at the clock that took longer was not this process's own time
 GRACE = 2.0  # for a process that is about to end by itself
@@ -77,6 +80,7 @@ class Hearing:
         closed: when the connection to it was, by its other end; None: it is open.
         suspected: when a connection to another process was; None: none was.
         end: what ends all, as the store has it.
+        armed: since when others can be lost; None: they may still be on their way here.
     """
 
     def __init__(self, rank: int, world_size: int, keeper: int | None) -> None:
@@ -87,16 +91,17 @@ class Hearing:
         self.closed: float | None = None
         self.suspected: float | None = None
         self.end: End | None = None
+        self.armed: float | None = None
 
     def tick(self, seconds: float) -> None:
         """Moves the clock on; by ``LONGEST`` at most: the rest is time in which this process did not run."""
         self.clock += min(seconds, LONGEST)
 
-    def hear(self, states: Sequence[State], end: End | None) -> None:
+    def hear(self, states: Sequence[State | None], end: End | None) -> None:
         """Notes an answer of the store."""
         self.answered = self.clock
         for rank, state in enumerate(states):
-            if state != self.states[rank]:
+            if state and state != self.states[rank]:
                 self.states[rank], self.changed[rank] = state, self.clock
         if end and not self.end:
             self.end, self.ended_at = end, self.clock
@@ -108,7 +113,8 @@ class Hearing:
     def silent(self, seconds: float) -> tuple[int, ...]:
         """Returns the other processes that have not left, and not been heard of for so long."""
         others = (rank for rank in range(len(self.states)) if rank != self.rank and not self.has_left(rank))
-        return tuple(rank for rank in others if self.clock - self.changed[rank] >= seconds)
+        since = self.clock if self.armed is None else self.armed
+        return tuple(rank for rank in others if self.clock - max(self.changed[rank], since) >= seconds)
 
     def verdict(self, timeout: float, beat: float) -> End | None:
         """Returns why this process has to end; None: it has not.
@@ -117,6 +123,8 @@ class Hearing:
             timeout: seconds; beat: those between two beats.
         """
         unanswered = self.clock - self.answered
+        if self.armed is None:
+            return None
         if self.end:
             return None if self.end.failed and self.clock - self.ended_at < GRACE else self.end
         if self.closed is not None:
@@ -132,9 +140,12 @@ class Hearing:
         return None
 
     def closed_store(self) -> End:
-        lost = () if self.keeper is None else (self.keeper,)
-        named = f"{self.named(lost)} lost" if lost else "torchrun's first agent is lost"
-        return End(f"{named}: connections to it were closed", lost)
+        """Returns what ends this process when the store has closed the connection."""
+        if self.keeper is not None:
+            lost = (self.keeper,)
+            return End(f"{self.named(lost)} lost: connections to it were closed", lost)
+        host = f", {first.host}," if (first := self.states[0]) else ""
+        return End(f"the first host{host} is lost: torchrun closed its connections there")
 
     def named(self, ranks: Sequence[int]) -> str:
         """Returns processes in words, like ``process 1 on b is``."""
@@ -155,7 +166,7 @@ class Hearing:
 
 
 class Peers:
-    """Watches the other processes of a run from ``start`` to ``leave``.
+    """Watches the other processes of a run from ``arm`` to ``leave``; it beats from the beginning.
 
     A process that has not beaten for ``timeout`` seconds, or whose connections were closed before it left, is lost:
     then this process ends with exit code 1, at the latest 10 seconds later. So it does when another one failed.
@@ -165,7 +176,6 @@ class Peers:
         rank: of this process, of ``world_size``.
         node: number of its host.
         timeout: seconds.
-        tell: tells a line; called once, if this process is the one to tell it.
         keeper: the process that keeps the store; None: another program, as torchrun's agent.
     """
 
@@ -176,22 +186,29 @@ class Peers:
         world_size: int,
         node: int,
         timeout: float,
-        tell: Callable[[str], None],
         keeper: int | None = None,
     ) -> None:
         self.store = store.clone()  # a connection of its own: others are kept by whoever waits at them
-        self.own, self.rank, self.timeout, self.tell = State(node, socket.gethostname(), 0), rank, timeout, tell
-        self.beat_every = min(BEAT, timeout / 5)
+        self.own, self.rank, self.timeout = State(node, socket.gethostname(), 0), rank, timeout
         self.hearing = Hearing(rank, world_size, keeper)
         self.keys = [f"peers/{number}" for number in range(world_size)]
         self.to_post: End | None = None
         self.leaving = False
         self.wake, self.answered, self.stopped = threading.Event(), threading.Event(), threading.Event()
 
-    def start(self) -> None:
-        """Begins to beat, and to watch."""
         for target in (self.beat, self.judge):
             threading.Thread(target=target, name=f"peers.{target.__name__}", daemon=True).start()
+
+    @property
+    def beat_every(self) -> float:
+        """Seconds between two beats."""
+        return min(BEAT, self.timeout / 5)
+
+    def arm(self, timeout: float) -> None:
+        """Begins to watch: from now on who is not heard of for ``timeout`` seconds is lost."""
+        self.timeout = timeout
+        if self.hearing.armed is None:
+            self.hearing.armed = self.hearing.clock
 
     def leave(self, seconds: float) -> None:
         """Ends the watch in order, so that nobody takes this process for lost.
@@ -201,21 +218,22 @@ class Peers:
         """
         self.leaving = True  # from here on it is not ended by the watch
         last = time.monotonic() + seconds
-        while time.monotonic() < last and self.hearing.closed is None:
-            self.ask()
-            if all(map(self.hearing.has_left, range(len(self.keys)))):
+        while not self.ask() or not self.is_alone():
+            if self.hearing.closed is not None or time.monotonic() >= last:
                 break
             self.stopped.wait(TICK)
         self.stopped.set()
         self.wake.set()
 
-    def suspect(self) -> NoReturn:
-        """Waits for the watch to end this process: a connection to another one was closed, and beats tell whose."""
+    def is_alone(self) -> bool:
+        """Tells whether all others have left."""
+        return all(self.hearing.has_left(rank) for rank in range(len(self.keys)) if rank != self.rank)
+
+    def suspect(self) -> None:
+        """Says that a connection to another process was closed: beats will tell whose, and the watch ends this one."""
         for number in STOPS:
-            signal.signal(number, signal.SIG_IGN)
+            signal.signal(number, signal.SIG_IGN)  # a launcher sends it to all that are left
         self.hearing.suspected = self.hearing.clock
-        while True:
-            time.sleep(self.timeout)
 
     def beat(self) -> None:
         """Tells the store that this process lives, and asks for the others, until the watch ends."""
@@ -236,9 +254,10 @@ class Peers:
         if end:
             self.store.compare_set(END, "", json.dumps(end))
         self.store.set(self.keys[self.rank], json.dumps(self.own))
-        if self.store.check(self.keys):
-            states = [State(*json.loads(state)) for state in self.store.multi_get(self.keys)]
-            self.hearing.hear(states, self.what_ends_all())
+        present = self.keys if self.store.check(self.keys) else [key for key in self.keys if self.store.check([key])]
+        found = dict(zip(present, self.store.multi_get(present), strict=True))
+        states = [State(*json.loads(found[key])) if key in found else None for key in self.keys]
+        self.hearing.hear(states, self.what_ends_all())
 
     def what_ends_all(self) -> End | None:
         """Returns what stands in the store of that."""
@@ -247,13 +266,14 @@ class Peers:
             return End(line, tuple(lost), failed, code)
         return ended(self.store.get(ENDED)) if self.store.check([ENDED]) else None
 
-    def ask(self) -> None:
-        """Waits for an answer of the store, to what is to be written now; not for long."""
+    def ask(self) -> bool:
+        """Waits for an answer of the store to what is written now, for a short time; tells whether there is one."""
         for _ in range(2):  # the first may have been under way
             self.answered.clear()
             self.wake.set()
             if self.hearing.closed is not None or not self.answered.wait(LAST_WORDS / 2):
-                return
+                return False
+        return True
 
     def judge(self) -> None:
         """Ends the process when it is to end."""
@@ -272,9 +292,11 @@ class Peers:
         self.ask()
         end = self.hearing.end or end  # another process may have found it first
         if self.hearing.speaks(end):
-            telling = threading.Thread(target=self.tell, args=(end.line,), daemon=True)
+            telling = threading.Thread(target=log.error, args=("error: %s", end.line), daemon=True)
             telling.start()
             telling.join(LAST_WORDS)
+        else:
+            time.sleep(LAST_WORDS / 2)
         os._exit(end.code)
 
 
@@ -285,8 +307,3 @@ def ended(told: bytes) -> End:
     return End(
         line if rank == 0 else f"process {rank} on {host}: {line}", failed=True, code=128 + number if number else 1
     )
-
-
-def is_connection_error(error: BaseException) -> bool:
-    """Tells whether an error says that the other end of a connection is gone; gloo's is a plain RuntimeError."""
-    return isinstance(error, DistNetworkError) or (isinstance(error, RuntimeError) and "/gloo/" in str(error))
