@@ -5,6 +5,7 @@ The files are shared, as those of a cluster are. Root alone may set them up, and
 
 import contextlib
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -15,7 +16,8 @@ from pathlib import Path
 
 from handgrad.cli.configuration import CONF
 
-DEADLINE = 120.0  # seconds, for whatever a test waits for
+DEADLINE = 300.0  # seconds, for whatever a test waits for
+PREFIX = "hg"  # of the namespaces' names, before the id of the process that has made them
 TRAIN = str(CONF.parent / "train.py")
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run")
 
@@ -102,7 +104,8 @@ def two_hosts(folder: Path) -> Iterator[tuple[Host, Host]]:
     Raises:
         OSError, CalledProcessError: it is refused here.
     """
-    names = [f"hg{os.getpid()}{letter}" for letter in "ab"]
+    sweep()
+    names = [f"{PREFIX}{os.getpid()}{letter}" for letter in "ab"]
     with contextlib.ExitStack() as stack:
         hosts = []
         for number, name in enumerate(names, 1):
@@ -123,6 +126,14 @@ def end(host: Host) -> None:
     host.kill()
     for program in host.programs:
         program.wait()
+
+
+def sweep() -> None:
+    """Takes down what tests have left that were killed themselves."""
+    for space in re.findall(rf"^({PREFIX}(\d+)[ab])\b", ip("netns", "list"), re.MULTILINE):
+        if not Path(f"/proc/{space[1]}").exists():
+            Host(space[0], "", "", Path()).kill()
+            ip("netns", "del", space[0])
 
 
 def are_refused() -> bool:
