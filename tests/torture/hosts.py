@@ -12,9 +12,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from handgrad.cli.configuration import CONF
+from tests.torture import child
 
 DEADLINE = 300.0  # seconds, for whatever a test waits for
 PREFIX = "hg"  # of the namespaces' names, before the id of the process that has made them
@@ -28,13 +31,9 @@ def ip(*words: str) -> str:
 
 
 class Program:
-    """A program on a host, with what it says in files.
+    """A program on a host, with what it says in files."""
 
-    Attributes:
-        pid: of the process that was started.
-    """
-
-    def __init__(self, process: subprocess.Popen, out: Path, err: Path) -> None:
+    def __init__(self, process: Any, out: Path, err: Path) -> None:
         self.process, self.out, self.err = process, out, err
 
     @property
@@ -47,9 +46,27 @@ class Program:
         """The errors that were told."""
         return [line for line in self.told.splitlines() if line.startswith("error: ")]
 
+    @property
+    def code(self) -> int | None:
+        """Its exit code; None: it has not ended."""
+        return self.process.poll()
+
     def wait(self, seconds: float = DEADLINE) -> int:
-        """Returns its exit code."""
+        """Waits for its end; returns its exit code."""
         return self.process.wait(seconds)
+
+
+class Forked(Program):
+    """The same as a process of ``multiprocessing``."""
+
+    @property
+    def code(self) -> int | None:
+        return self.process.exitcode
+
+    def wait(self, seconds: float = DEADLINE) -> int:
+        self.process.join(seconds)
+        assert self.code is not None, self.told
+        return self.code
 
 
 class Host:
@@ -79,6 +96,16 @@ class Host:
                 start_new_session=True,
             )
         self.programs.append(Program(process, *files))
+        return self.programs[-1]
+
+    def fork(self, server: Any, words: Sequence[str], **environment: str) -> Program:
+        """Starts ``train.py`` there without the seconds that imports take."""
+        told = self.folder / f"{self.name}{len(self.programs)}.err"
+        told.touch()
+        target = partial(child.program_on_host, self.space, self.name)
+        process = server.Process(target=target, args=(self.folder, words, told, environment))
+        process.start()
+        self.programs.append(Forked(process, told, told))
         return self.programs[-1]
 
     def processes(self) -> list[int]:
@@ -151,7 +178,7 @@ def wait_for(condition: Callable[[], object], programs: Sequence[Program] = (), 
     """Waits until a condition holds; fails when it takes too long, or one of the programs ends before."""
     last = time.monotonic() + seconds
     while not condition():
-        ended = [program for program in programs if program.process.poll() is not None]
+        ended = [program for program in programs if program.code is not None]
         assert not ended or condition(), ended[0].told
         assert time.monotonic() < last, [program.told for program in programs] or "it took too long"
         time.sleep(0.02)
