@@ -90,21 +90,32 @@ class Meeting:
     def end(self, line: str = "", number: int = 0) -> str:
         """Leaves; where a line or a signal is given that is why all end, and it waits until they have heard of it.
 
+        The process that has the store ends last: torch tells of a store that is gone, on standard error.
+
         Returns:
             The line of a process that has ended all before; empty where none has.
         """
-        before = ""
+        before, rank, others = "", self.launch.rank, range(self.launch.processes)
         with suppress(RuntimeError):  # the store may be gone
             if line or number:
-                why = json.dumps([self.launch.rank, socket.gethostname(), line, number]).encode()
+                why = json.dumps([rank, socket.gethostname(), line, number]).encode()
                 if (told := self.store.compare_set(ENDED, "", why.decode())) != why:
                     before = self.reason(told)[0]
-            self.store.set(f"left/{self.launch.rank}", "1")
-            names = [f"left/{rank}" for rank in range(self.launch.processes)]
-            end = time.monotonic() + (LINGER if (line or number) and not self.has_children else 0)
-            while not self.store.check(names) and time.monotonic() < end:
-                time.sleep(POLL)
+            self.store.set(f"left/{rank}", "")
+            killed = self.has_children and (line or number)
+            if (line or number) and not killed:
+                self.linger([f"left/{other}" for other in others])
+            if rank > 0:
+                self.store.set(f"gone/{rank}", "")
+            elif not self.launch.served and not killed:
+                self.linger([f"gone/{other}" for other in others[1:]])
         return before
+
+    def linger(self, names: list[str]) -> None:
+        """Waits until all values are told, but not for ever."""
+        end = time.monotonic() + LINGER
+        while not self.store.check(names) and time.monotonic() < end:
+            time.sleep(POLL)
 
     def connect(self, device: torch.device) -> None:
         """Makes the process group, unless it is made already.
