@@ -77,25 +77,15 @@ def test_a_signal_to_one_stops_all(meetings):
     assert caught.value.number == signal.SIGTERM
 
 
-def test_who_has_the_store_ends_last_and_others_where_they_have_something_to_tell(meetings, monkeypatch):
-    first, second, third = meetings
+def test_who_ends_waits_for_the_others_where_they_have_something_to_hear(meetings, monkeypatch):
     waited = []
-    monkeypatch.setattr(Meeting, "linger", lambda self, names: waited.append((self.launch.rank, names)))
-    second.end()
-    third.end("an error")
-    first.end()
-    everybody, others = [f"left/{rank}" for rank in range(3)], ["gone/1", "gone/2"]
-    assert waited == [(2, everybody), (0, others)]
-    assert first.store.check([*everybody, *others])
-    waited.clear()
-    monkeypatch.setenv("TORCHELASTIC_USE_AGENT_STORE", "True")  # the agent has it
-    first.end(number=15)
-    assert waited == [(0, everybody)]
-    waited.clear()
-    monkeypatch.delenv("TORCHELASTIC_USE_AGENT_STORE")
-    first.has_children = True
-    first.end("an error")  # it has ended them itself
-    assert waited == []
+    for meeting in meetings:
+        monkeypatch.setattr(meeting.peers, "leave", waited.append)
+    meetings[0].end("an error")
+    meetings[1].end()
+    meetings[2].has_children = True  # which it has ended itself
+    meetings[2].end(number=15)
+    assert waited == [module.LINGER, meetings[1].timeout, 0]
 
 
 def test_a_store_that_is_gone_is_one_line(meetings, monkeypatch):

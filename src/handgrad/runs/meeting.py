@@ -11,19 +11,21 @@ import socket
 import time
 from contextlib import suppress
 from datetime import timedelta
+from typing import NoReturn
 
 import torch
 from torch.distributed import PrefixStore, Store, TCPStore
 
 from handgrad.errors import InputError
+from handgrad.runs.interface import tell_gloo
 from handgrad.runs.launch import Launch
+from handgrad.runs.peers import ENDED, Peers
 from handgrad.runs.signals import Interrupted
 
 POLL = 0.05  # seconds between two questions
 LINGER = 10.0  # seconds at most until the others have heard why this process ends
 READING = 3600.0  # seconds that the slowest process may take to read the data longer than the fastest
 COLLECTIVE = timedelta(hours=24)  # of a sum over processes: a slow process is no error
-ENDED = "ended"
 
 
 class Meeting:
@@ -38,6 +40,8 @@ class Meeting:
 
     def __init__(self, launch: Launch, store: Store, timeout: float, has_children: bool = False) -> None:
         self.launch, self.store, self.timeout, self.has_children = launch, store, timeout, has_children
+        keeper = None if launch.served else 0
+        self.peers = Peers(store, launch.rank, launch.processes, launch.node_rank, timeout, keeper)
 
     def tell(self, name: str, value: str) -> None:
         """Tells all processes a value."""
@@ -90,31 +94,34 @@ class Meeting:
     def end(self, line: str = "", number: int = 0) -> str:
         """Leaves; where a line or a signal is given that is why all end, and it waits until they have heard of it.
 
-        The process that has the store ends last: torch tells of a store that is gone, on standard error.
-
         Returns:
             The line of a process that has ended all before; empty where none has.
         """
-        before, rank, others = "", self.launch.rank, range(self.launch.processes)
+        before, rank = "", self.launch.rank
         with suppress(RuntimeError):  # the store may be gone
             if line or number:
                 why = json.dumps([rank, socket.gethostname(), line, number]).encode()
                 if (told := self.store.compare_set(ENDED, "", why.decode())) != why:
                     before = self.reason(told)[0]
-            self.store.set(f"left/{rank}", "")
-            killed = self.has_children and (line or number)
-            if (line or number) and not killed:
-                self.linger([f"left/{other}" for other in others])
-            if rank > 0:
-                self.store.set(f"gone/{rank}", "")
-            elif not self.launch.served and not killed:
-                self.linger([f"gone/{other}" for other in others[1:]])
+        linger = 0.0 if self.has_children else LINGER
+        self.peers.leave(linger if line or number else self.timeout)
         return before
 
-    def linger(self, names: list[str]) -> None:
-        """Waits until all values are told, but not for ever."""
-        end = time.monotonic() + LINGER
-        while not self.store.check(names) and time.monotonic() < end:
+    def watch(self) -> None:
+        """Lets a process that is lost from here on end all others: all have come."""
+        self.peers.arm(self.timeout)
+
+    def explain(self) -> NoReturn:
+        """Waits until it is known why a connection was closed; the process ends meanwhile where a process is lost.
+
+        Raises:
+            InputError: another process has failed.
+            Interrupted: it was told to stop.
+        """
+        self.peers.suspect()
+        while True:
+            with suppress(RuntimeError):  # the store may be gone
+                self.check_others()
             time.sleep(POLL)
 
     def connect(self, device: torch.device) -> None:
@@ -126,6 +133,8 @@ class Meeting:
         if torch.distributed.is_initialized():
             return
         self.all_come("ready", READING)
+        self.watch()
+        tell_gloo(self.launch.place()[0])
         torch.distributed.init_process_group(
             torch.distributed.get_default_backend_for_device(device),
             store=PrefixStore("group", self.store),
