@@ -77,16 +77,15 @@ def test_a_signal_to_one_stops_all(meetings):
     assert caught.value.number == signal.SIGTERM
 
 
-def test_who_ends_waits_for_the_others_only_where_it_has_to_tell_them(meetings, monkeypatch):
-    slept = []
-    monkeypatch.setattr(module.time, "sleep", slept.append)
-    meetings[0].end()
-    assert slept == []
-    meetings[1].has_children = True  # which it has ended itself
-    meetings[1].end("an error")
-    assert slept == []
-    meetings[2].end("an error")  # the others have left
-    assert slept == []
+def test_who_ends_waits_for_the_others_where_they_have_something_to_hear(meetings, monkeypatch):
+    waited = []
+    for meeting in meetings:
+        monkeypatch.setattr(meeting.peers, "leave", waited.append)
+    meetings[0].end("an error")
+    meetings[1].end()
+    meetings[2].has_children = True  # which it has ended itself
+    meetings[2].end(number=15)
+    assert waited == [module.LINGER, meetings[1].timeout, 0]
 
 
 def test_a_store_that_is_gone_is_one_line(meetings, monkeypatch):

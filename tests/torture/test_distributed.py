@@ -176,13 +176,17 @@ def of_hosts(port: int, rank: int) -> tuple[str, ...]:
     return ("--nnodes", "2", "--node-rank", str(rank), "--nproc-per-node", "1", *place)
 
 
-def workers(group: int) -> dict[int, int]:
-    """Returns the ids of torchrun's workers by their rank."""
+def workers(agent: subprocess.Popen) -> dict[int, int]:
+    """Returns the ids of torchrun's workers by their rank; they are no part of its group."""
     found = {}
-    for process in group_members(group):
+    for process in Path(f"/proc/{agent.pid}/task/{agent.pid}/children").read_text().split():
         variables = Path(f"/proc/{process}/environ").read_text().split("\0")
-        found |= {int(text.partition("=")[2]): process for text in variables if text.startswith("RANK=")}
+        found |= {int(text.partition("=")[2]): int(process) for text in variables if text.startswith("RANK=")}
     return found
+
+
+def are_gone(processes: dict[int, int]) -> bool:
+    return not any(Path(f"/proc/{process}").exists() for process in processes.values())
 
 
 def errors(told: str) -> list[str]:
@@ -238,12 +242,13 @@ def test_a_signal_to_any_worker_saves_all_and_the_restart_goes_on(rank, number, 
     """torchrun starts the very same command again, which goes on by itself, bit for bit."""
     process = torchrun(tmp_path, *SHORT, FIXED, options=("--nproc-per-node", "2", "--max-restarts", "1"))
     told = read_until(process, "Training from update 1 of")
-    os.kill(workers(process.pid)[rank], number)
+    before = workers(process)
+    os.kill(before[rank], number)
     told += process.communicate()[1]
     assert process.returncode == 0, told
     (stopped,) = re.findall(rf"Stopped by {number.name} after (\d+) updates; all is saved", told)
     assert f"Training from update {int(stopped) + 1} of" in told
-    assert (errors(told), group_members(process.pid)) == ([], {})
+    assert (errors(told), are_gone(before)) == ([], True)
     assert state_digest(tmp_path / "outputs/run") == state_digest(unbroken[0])
 
 
@@ -251,11 +256,12 @@ def test_a_signal_to_any_worker_saves_all_and_the_restart_goes_on(rank, number, 
 def test_a_signal_to_torchrun_saves_and_the_same_command_goes_on(command, tmp_path, unbroken):
     process = torchrun(tmp_path, *SHORT, FIXED)
     told = read_until(process, "Training from update 1 of")
+    before = workers(process)
     process.terminate()
     told += process.communicate()[1]
     assert "Stopped by SIGTERM after" in told
     assert "python train.py resume=outputs/run" in told
-    assert group_members(process.pid) == {}
+    assert are_gone(before)
     other = torchrun(tmp_path, *SHORT, FIXED, options=("--nproc-per-node", "3"))
     assert "error: outputs/run: begun by 2 processes on 1 hosts, and now there are 3 on 1" in other.communicate()[1]
     again = torchrun(tmp_path, "resume=outputs/run")
