@@ -4,6 +4,7 @@ The files are shared, as those of a cluster are. Root alone may set them up, and
 """
 
 import contextlib
+import itertools
 import os
 import re
 import shutil
@@ -21,6 +22,7 @@ from tests.torture import child
 
 DEADLINE = 300.0  # seconds, for whatever a test waits for
 PREFIX = "hg"  # of the namespaces' names, before the id of the process that has made them
+pairs = itertools.count()
 TRAIN = str(CONF.parent / "train.py")
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run")
 
@@ -132,7 +134,8 @@ def two_hosts(folder: Path) -> Iterator[tuple[Host, Host]]:
         OSError, CalledProcessError: it is refused here.
     """
     sweep()
-    names = [f"{PREFIX}{os.getpid()}{letter}" for letter in "ab"]
+    number = next(pairs)
+    names = [f"{PREFIX}{os.getpid()}-{number}{letter}" for letter in "ab"]
     with contextlib.ExitStack() as stack:
         hosts = []
         for number, name in enumerate(names, 1):
@@ -157,7 +160,7 @@ def end(host: Host) -> None:
 
 def sweep() -> None:
     """Takes down what tests have left that were killed themselves."""
-    for space in re.findall(rf"^({PREFIX}(\d+)[ab])\b", ip("netns", "list"), re.MULTILINE):
+    for space in re.findall(rf"^({PREFIX}(\d+)-\d+[ab])\b", ip("netns", "list"), re.MULTILINE):
         if not Path(f"/proc/{space[1]}").exists():
             Host(space[0], "", "", Path()).kill()
             ip("netns", "del", space[0])
