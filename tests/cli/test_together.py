@@ -26,7 +26,7 @@ def run(tmp_path, monkeypatch) -> RunFolder:
 @pytest.fixture
 def among(monkeypatch):
     """Makes this process one of two that have met, or will."""
-    store, watched = HashStore(), []
+    store, watched, made = HashStore(), [], []
 
     def among(rank: int, seconds: float = 0.2) -> Meeting:
         launch = Launch("WORLD_SIZE", 2, rank, rank, 2)
@@ -36,10 +36,13 @@ def among(monkeypatch):
         monkeypatch.setattr(
             Meeting, "watch", lambda self: watched.append(self.launch.rank)
         )  # it would end this process
+        made.append(meeting.current[0])
         meeting.current[0].watched = watched
         return meeting.current[0]
 
-    return among
+    yield among
+    for one in made:
+        one.peers.stop()
 
 
 def saved(run: RunFolder, cfg) -> None:

@@ -20,7 +20,10 @@ def meetings(monkeypatch) -> list[Meeting]:
     """Three processes with one store."""
     monkeypatch.setattr(module, "LINGER", 0.2)
     store = HashStore()
-    return [Meeting(Launch("WORLD_SIZE", 3, rank, rank, 3), store, 0.3) for rank in range(3)]
+    made = [Meeting(Launch("WORLD_SIZE", 3, rank, rank, 3), store, 0.3) for rank in range(3)]
+    yield made
+    for meeting in made:
+        meeting.peers.stop()
 
 
 @pytest.fixture
@@ -29,8 +32,12 @@ def alone(monkeypatch):
     module.current.clear()
     for name in ("MASTER_ADDR", "MASTER_PORT", "TORCHELASTIC_USE_AGENT_STORE"):
         monkeypatch.delenv(name, raising=False)
+    made, peers = [], module.Peers
+    monkeypatch.setattr(module, "Peers", lambda *told: made.append(peers(*told)) or made[-1])
     yield
     module.current.clear()
+    for one in made:
+        one.stop()
 
 
 def test_what_one_tells_the_others_hear(meetings):
@@ -133,4 +140,5 @@ def test_one_group_is_made_of_the_meeting():
         meeting.connect(torch.device("cpu"))  # not twice
         assert torch.distributed.get_world_size() == 1
     finally:
+        meeting.peers.stop()
         torch.distributed.destroy_process_group()
