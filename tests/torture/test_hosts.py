@@ -257,6 +257,19 @@ def test_the_cable_is_out_for_5_seconds(number, pair, unbroken):
     assert is_same(pair, unbroken)
 
 
+@pytest.mark.torture
+@pytest.mark.parametrize("node", [0, 1])
+def test_a_process_that_is_suspended_is_not_lost(node, pair, unbroken):
+    pair.forked(*WORDS, "trainer.peer_timeout=20")
+    pair.wait_until_it_trains(0.1)
+    suspended = pair.process_of(node)
+    os.kill(suspended, signal.SIGSTOP)
+    time.sleep(8)
+    os.kill(suspended, signal.SIGCONT)
+    assert pair.ended() == [0, 0], [program.told for program in pair.programs]
+    assert is_same(pair, unbroken)
+
+
 @pytest.mark.parametrize("number", trials(1, 20))
 def test_one_process_is_told_to_stop(number, pair, unbroken):
     """In even trials that of the second host, of four in turn by SIGTERM and by SIGUSR1."""
