@@ -2,6 +2,9 @@
 
 import subprocess
 import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from handgrad.cli.configuration import CONF
@@ -40,3 +43,21 @@ def group_members(group: int) -> dict[int, str]:
         except (FileNotFoundError, ProcessLookupError):
             continue
     return found
+
+
+def until(condition: Callable[[], object], process: subprocess.Popen, seconds: float = 120) -> None:
+    """Waits until ``condition`` holds; fails when the process has ended before, or it takes so long."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None or condition(), process.communicate()[1]
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def holder(path: Path) -> int | None:
+    """Returns the process that has a file open, if there is one; needs /proc."""
+    for opened in Path("/proc").glob("[0-9]*/fd/*"):
+        with suppress(OSError):
+            if opened.readlink() == path:
+                return int(opened.parts[2])
+    return None
