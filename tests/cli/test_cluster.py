@@ -321,5 +321,5 @@ def test_a_sweep_names_its_dead_job_sums_up_and_goes_on(command, here, tmp_path)
     assert ended.code == 0, ended.err
     logs = [path.read_text() for path in tmp_path.glob("outputs/sweep/*/train.log")]
     assert [log.count("Training from update 1 of") for log in logs] == [1, 1, 1], "only what was left is trained"
-    assert len(list(tmp_path.glob("outputs/sweep/.submitit/2*"))) == 2, "a new folder for submitit's files each time"
+    assert len(list(tmp_path.glob("outputs/sweep/.submitit/2*-*"))) == 2, "a new folder for submitit's files each time"
     assert [path.name for path in tmp_path.iterdir() if path.name not in ("data", "outputs")] == []
