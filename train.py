@@ -14,9 +14,10 @@ from omegaconf import DictConfig
 
 import src  # noqa: F401
 from handgrad.cli.command_line import Stopped, check_arguments, command_line
-from handgrad.cli.configuration import CONF, check, check_path, composed, identity, l2_path, resolved
+from handgrad.cli.configuration import CONF, check, check_path, composed, identity, l2_path, resolved, settle
 from handgrad.cli.endings import one_run
 from handgrad.cli.streams import terminal_width
+from handgrad.cli.together import begin
 from handgrad.runs.folder import RESULTS, RunFolder
 from handgrad.runs.launch import is_first_process
 from handgrad.runs.results import selected, table
@@ -67,11 +68,13 @@ def train(cfg: DictConfig, run: RunFolder) -> float:
         log.warning("%s: damaged; the run is done again from where it is saved", RunFolder(run.path / RESULTS))
     given = arguments(cfg, run.path)
 
+    from handgrad.compat import plain_children
     from handgrad.fit import fit
     from handgrad.resampling import few_shot_table
     from handgrad.selection import warn_of_edge
 
-    result = fit(**given)
+    with plain_children():
+        result = fit(**given)
     chosen = result.selected
     if l2_path(cfg) is None:
         warn_of_edge([row["l2"] for row in result.rows], chosen["l2"])
@@ -90,10 +93,12 @@ def main(cfg: DictConfig) -> float:
     of_sweep = context.mode == RunMode.MULTIRUN
     run = RunFolder(context.runtime.output_dir)
     with one_run(run, of_sweep):
+        settle(cfg)
         if is_first_process() and not (run.has_results or run.has_checkpoint):
             run.begin(resolved(cfg), context.overrides.task, context.job.num if of_sweep else None)
         check(cfg, of_sweep)
-        return train(cfg, run)
+        if begin(run, cfg):
+            return train(cfg, run)
     return math.nan
 
 
@@ -105,7 +110,8 @@ def resume(stopped: Stopped) -> None:
     with one_run(run):
         log.info("Going on with %s", run)
         check(cfg)
-        train(cfg, run)
+        if begin(run, cfg):
+            train(cfg, run)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ BELOW: dict[str, set[str]] = {
     "runs": {"errors", "files", "tables"},
     "loggers": {"errors", "runs"},
     "plots": {"errors", "evaluation", "files", "loggers", "metrics", "runs", "selection"},
-    "training": MATHS | {"data", "files", "models", "solvers"},
+    "training": MATHS | {"data", "files", "models", "runs", "solvers"},
     "evaluation": MATHS | {"data", "metrics", "models"},
     "selection": {"errors", "metrics", "solvers"},
     "resampling": MATHS

@@ -5,7 +5,8 @@ Written for torch 2.14.1 and pytorch-lightning 2.6.6. What takes an object of Li
 
 import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -113,6 +114,22 @@ def as_joblibs(launcher: Any, arguments: tuple[Any, ...]) -> tuple[Callable[...,
 
     words, _, number, _, singletons = arguments
     return execute_job, (number, words, launcher.hydra_context, launcher.config, None, singletons), {}
+
+
+@contextmanager
+def plain_children() -> Iterator[None]:
+    """Lets Lightning start the other processes of a run by this one's very words: they are told the folder.
+
+    Where it sees Hydra's configuration it adds words that name the folder, and which nobody has typed.
+    """
+    from hydra.core.hydra_config import HydraConfig
+
+    seen = HydraConfig.instance()
+    before, seen.cfg = seen.cfg, None
+    try:
+        yield
+    finally:
+        seen.cfg = before
 
 
 def ignore_known_warnings() -> None:

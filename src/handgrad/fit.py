@@ -26,6 +26,7 @@ from handgrad.models.linear_classifier import LinearClassifier
 from handgrad.resampling import cross_validated, few_shot_draws
 from handgrad.runs.checkpoint import WholeCheckpointIO, plain
 from handgrad.runs.folder import LAST, RESULTS
+from handgrad.runs.meeting import current
 from handgrad.runs.results import COLUMNS, MEASURES, REFITTED, Row, as_csv, selected, shown
 from handgrad.selection import VALUES, Selection, automatic_values
 from handgrad.solvers.centred import CentredProblem
@@ -33,7 +34,7 @@ from handgrad.solvers.certificate import certified_weights
 from handgrad.solvers.exact import Exact
 from handgrad.solvers.protocol import Solver
 from handgrad.training.pipeline import Pipeline
-from handgrad.training.processes import total
+from handgrad.training.processes import is_connection_error, total
 from handgrad.training.trainer import block_trainer
 
 log = logging.getLogger(__name__)
@@ -75,6 +76,7 @@ def fit(
     settings: Mapping[str, Any] | None = None,
     select: Selection | None = None,
     threads: int | str = "auto",
+    peer_timeout: float = 60.0,
     **trainer: Any,
 ) -> Result:
     """Trains ``model`` on ``data`` by ``solver``, and evaluates its best and its last weights on every set.
@@ -90,6 +92,7 @@ def fit(
         select: how an l2 value is chosen; None: by the smallest validation loss. The best weights of each are those
             with the smallest validation loss in any case.
         threads: processor threads, or ``"auto"``: one per core.
+        peer_timeout: seconds after which a process of a distributed run that is not heard of is given up.
         trainer: arguments of Lightning's Trainer, like ``accelerator``, ``devices`` and ``precision``.
 
     Raises:
@@ -103,7 +106,6 @@ def fit(
         )
     select = select or BY_LOSS
     check_refit(select, solver)
-    check_resampling(data, solver, trainer)
     settings = dict(described(data, model, solver, trainer, select) if settings is None else settings)
     if solver.one_at_a_time:
         data.serve_whole(len(model.l2))
@@ -116,8 +118,10 @@ def fit(
         folder=folder,
         plugins=[WholeCheckpointIO(settings, data.about())],
         max_epochs=data.epochs,
+        peer_timeout=peer_timeout,
         **trainer,
     )
+    check_resampling(data, solver, lightning)
     place = None if folder is None else Path(folder)
     checkpoint = place and place / LAST
     if isinstance(solver, Exact) and lightning.precision == "64-true":
@@ -126,9 +130,10 @@ def fit(
     check_selection(select, data)
     resumed = checkpoint is not None and checkpoint.exists()
     with pipeline(solver, threads, lightning) as model.pipeline:
-        with told_of_checkpoint(checkpoint):
-            lightning.fit(model, datamodule=data, ckpt_path=checkpoint if resumed else None)
-        lightning.test(model, datamodule=data, verbose=False)
+        with told_of_others():
+            with told_of_checkpoint(checkpoint):
+                lightning.fit(model, datamodule=data, ckpt_path=checkpoint if resumed else None)
+            lightning.test(model, datamodule=data, verbose=False)
         if lightning.is_global_zero:
             model.final |= proven(model, data)
         folds = () if data.fold is None else cross_validated(model, data, solver, select.metric, place, resumed)
@@ -159,13 +164,31 @@ def told_of_checkpoint(path: Path | None) -> Iterator[None]:
         raise InputError(f"{path}: not a checkpoint of this run ({type(error).__name__} on loading)") from error
 
 
-def check_resampling(data: LinearDataModule, solver: Solver, trainer: Mapping[str, Any]) -> None:
+@contextmanager
+def told_of_others() -> Iterator[None]:
+    """Turns what torch says of a process whose connections were closed into why it was: its error, or a signal.
+
+    Raises:
+        InputError: another process has failed, or is lost.
+        Interrupted: it was told to stop.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not is_connection_error(error):
+            raise
+        for meeting in current:
+            meeting.check_others()
+        raise InputError("a process of the run is lost: its connections were closed") from error
+
+
+def check_resampling(data: LinearDataModule, solver: Solver, lightning: pl.Trainer) -> None:
     """Raises an InputError where folds or few-shot draws are asked for and can not be fitted."""
     for name, asked in (("folds", data.fold is not None), ("shots", bool(data.shots))):
         if asked and not solver.one_at_a_time:
             raise InputError(f"data.{name}: accepted with optimizer=exact; each part has an optimum, and no best stop")
-        if asked and trainer.get("devices", 1) != 1:
-            raise InputError(f"trainer.devices={trainer['devices']}: accepted with data.{name} is 1")
+        if asked and lightning.world_size > 1:
+            raise InputError(f"{lightning.world_size} processes: accepted with data.{name} is 1 (trainer.devices=1)")
 
 
 def automatic_l2(data: LinearDataModule, model: LinearClassifier, solver: Solver) -> list[float]:

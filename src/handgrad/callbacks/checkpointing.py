@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 
 from handgrad.compat import begin_epochs, launched_processes
 from handgrad.data.base import datamodule_of
@@ -21,7 +22,7 @@ class Checkpointing(pl.Callback):
 
     They go below the trainer's ``default_root_dir``, the run's folder. SIGTERM, SIGUSR1 and SIGINT (Ctrl-C) are
     obeyed at the next check: ``last.ckpt`` is saved and Interrupted raised. In a distributed run all processes do so
-    together, when the first one has got the signal.
+    together, whichever of them has got the signal.
 
     Args:
         every_seconds: least time between two saves; 0 saves after every check.
@@ -61,23 +62,21 @@ class Checkpointing(pl.Callback):
         others.clear()
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: LinearClassifier) -> None:
-        stopping.signal = trainer.strategy.broadcast(stopping.signal)
-        due = stopping.signal is not None or time.monotonic() - self.saved_at >= self.every_seconds
-        if trainer.strategy.broadcast(due):
+        number, due = agreed(trainer, time.monotonic() - self.saved_at >= self.every_seconds)
+        if number or due:
             self.save_last(trainer)
             self.saved_at = time.monotonic()
-        self.obey(trainer)
+        self.obey(trainer, number)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: LinearClassifier) -> None:
         self.save_last(trainer)
-        stopping.signal = trainer.strategy.broadcast(stopping.signal)
-        self.obey(trainer)
+        self.obey(trainer, agreed(trainer)[0])
 
-    def obey(self, trainer: pl.Trainer) -> None:
-        """Raises Interrupted if a signal has come."""
-        if stopping.signal is not None:
+    def obey(self, trainer: pl.Trainer, number: int) -> None:
+        """Raises Interrupted if a signal has come, of that number."""
+        if number:
             done = f"{trainer.global_step} {unit(trainer)}"
-            raise Interrupted(stopping.signal, Path(trainer.default_root_dir), done if trainer.global_step else "")
+            raise Interrupted(number, Path(trainer.default_root_dir), done if trainer.global_step else "")
 
     def save_last(self, trainer: pl.Trainer) -> None:
         if trainer.logger:
@@ -86,6 +85,17 @@ class Checkpointing(pl.Callback):
 
     def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: LinearClassifier, checkpoint: dict[str, Any]) -> None:
         begin_epochs(checkpoint, trainer.global_step // datamodule_of(trainer).batches)
+
+
+def agreed(trainer: pl.Trainer, due: bool = False) -> tuple[int, bool]:
+    """Returns what all processes agree on: a signal that any of them has got, or 0, and whether a save is due.
+
+    Args:
+        due: whether it is by this process's clock; the first one's counts.
+    """
+    mine = torch.tensor([stopping.signal or 0, due and trainer.is_global_zero], device=trainer.strategy.root_device)
+    number, is_due = trainer.strategy.reduce(mine, reduce_op="max").tolist()
+    return number, bool(is_due)
 
 
 def unit(trainer: pl.Trainer) -> str:

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
@@ -32,10 +32,12 @@ from handgrad.cli.names import (
 )
 from handgrad.cli.settings import SETTINGS
 from handgrad.cli.streams import standard_streams, terminal_width
+from handgrad.cli.together import folder_of_first, part
 from handgrad.errors import InputError, nearest
 from handgrad.runs.folder import LAST, WORDS, RunFolder, latest_run
-from handgrad.runs.launch import check_rank, is_first_process, launched
+from handgrad.runs.launch import check_rank, is_first_process, launched, was_added
 from handgrad.runs.overrides import MOST_RUNS, parsed, quoted, values_of
+from handgrad.runs.requeue import requeued
 from handgrad.runs.signals import Interrupted, stopping
 from handgrad.runs.sweep import SWEEP, latest_sweep
 
@@ -93,48 +95,47 @@ def reported() -> Iterator[Stopped | None]:
         check_rank()
         of_the_run = True
         check_current_folder()
-        words, added = added_by_lightning(sys.argv[1:])
-        words = check_arguments(words)
+        words = check_arguments(sys.argv[1:])
         if {"--help", "-h", "--version"} & set(words):
             print(f"handgrad {__version__}" if "--version" in words else help_text(terminal_width()))
             sys.exit(0)
         check_sweep(words)
         register()
-        stopped, words = resumed(words)
-        sys.argv[1:] = words if stopped else [*words, *added]  # Lightning repeats them to the processes that it starts
+        stopped, sys.argv[1:] = resumed(words)  # Lightning repeats them to the processes that it starts
         yield stopped
     except (Interrupted, SystemExit) as stop:
-        if stopping.signal is None:
-            raise
-        if not is_first_process():
-            sys.exit(0)  # else Lightning would kill the first process, which tells and ends by itself
-        stop = stop if isinstance(stop, Interrupted) else Interrupted(stopping.signal)  # Lightning's own SystemExit
-        tell_stopped(stop)
-        sys.exit(128 + stop.number)
+        if isinstance(stop, Interrupted):
+            end_stopped(stop)
+        if stopping.signal is not None:
+            end_stopped(Interrupted(stopping.signal))  # Lightning's own SystemExit
+        part(failures[-1] if failures else "")
+        raise
     except Exception as error:
         if (line := one_line(error)) is None:
+            part(f"{type(error).__name__}: {error}")
             raise
         failures.append(line)
         forget_sweep()
         if is_first_process() or not of_the_run:
             print(f"error: {line}", file=sys.stderr)
+    part(failures[-1] if failures else "")
     if failures:
         sys.exit(1)
 
 
-def added_by_lightning(arguments: list[str]) -> tuple[list[str], list[str]]:
-    """Splits off the words by which Lightning puts a further process of a distributed run into the first one's folder.
-
-    Raises:
-        InputError: the folder is not below outputs/.
-    """
-    folder, *rest = arguments[-3:] or [""]
-    expected = [f"hydra.job.name=train_ddp_process_{os.environ.get('LOCAL_RANK')}", "hydra.output_subdir=null"]
-    found = re.fullmatch(r'hydra\.run\.dir="([^"]+)"', folder)
-    if is_first_process() or rest != expected or not found:
-        return arguments, []
-    check_folder("hydra.run.dir", found[1])
-    return arguments[:-3], arguments[-3:]
+def end_stopped(stop: Interrupted) -> NoReturn:
+    """Ends the program after a signal: the first process tells, and asks SLURM for another start where it is to."""
+    if line := part(number=stop.number):  # the launcher's signal came because of it
+        if is_first_process():
+            print(f"error: {line}", file=sys.stderr)
+        sys.exit(1)
+    if is_first_process():
+        tell_stopped(stop)
+        if told := requeued(stop.number, sys.argv[1:]):
+            print(told, file=sys.stderr)
+    elif was_added():
+        sys.exit(0)  # else Lightning would kill the first process, which tells and ends by itself
+    sys.exit(128 + stop.number)
 
 
 def check_arguments(arguments: Sequence[str]) -> list[str]:
@@ -160,6 +161,9 @@ def check_arguments(arguments: Sequence[str]) -> list[str]:
     runs, groups = 1, chosen(values)
     for word in sorted(words, key=lambda word: word.partition("=")[0] not in values):  # options first
         runs *= check_override(word, groups, of_sweep)
+    for word in words:
+        if word.partition("=")[0] == "hydra.run.dir" and is_first_process():  # the others are told
+            check_free(word, str(parsed([word])[0].value()), words)
     if runs > MOST_RUNS:
         raise InputError(f"-m: a sweep of {runs:,} runs; accepted are {MOST_RUNS:,} at most")
     return [*(part for option in options for part in option if part is not None), *words]
@@ -259,10 +263,7 @@ def check_override(word: str, options: Options, of_sweep: bool) -> int:
     if key in ("hydra.run.dir", "hydra.sweep.dir"):
         if read.is_sweep_override():
             raise InputError(f"{word}: accepted is one folder below outputs/, like outputs/my_run")
-        value = str(read.value())
-        check_folder(key, value)
-        if key == "hydra.run.dir":
-            check_free(word, value)
+        check_folder(key, str(read.value()))
     elif key == "hydra.verbose" and not all(isinstance(found, bool) for found in values):
         raise InputError(f"{word}: accepted is true or false")
     elif key in GROUPS:
@@ -292,11 +293,17 @@ def check_readable(key: str, value: str) -> None:
         raise InputError(f"{key}: a value of {deepest} brackets within one another; accepted are {DEPTH} at most")
 
 
-def check_free(word: str, value: str) -> None:
-    """Raises an InputError if the folder ``value`` holds a run, or is that of a sweep or of one of its jobs."""
+def check_free(word: str, value: str, words: Sequence[str]) -> None:
+    """Raises an InputError if the folder ``value`` holds a run of other words, or is that of a sweep or of its jobs.
+
+    A command that is repeated, as SLURM and torchrun do it, goes on.
+    """
     run = RunFolder(Path(value).resolve())
-    if run.has_checkpoint:
-        raise InputError(f"{word}: holds a run already; resume={value} goes on with one that was stopped")
+    own = sorted(word for word in words if not word.startswith(("-", "hydra")))
+    if run.has_checkpoint and not (run.has_words and sorted(run.words()) == own):
+        raise InputError(
+            f"{word}: holds a run already, of other words; resume={value} goes on with one that was stopped"
+        )
     for sweep in (run.path, run.path.parent):
         if (sweep / SWEEP).exists():
             raise InputError(f"{word}: {RunFolder(sweep)} holds a sweep; accepted is a folder elsewhere below outputs/")
@@ -316,11 +323,16 @@ def check_current_folder() -> None:
 
 
 class FolderCheck(Callback):
-    """Looks at the folder of a run or a sweep once more before it is made: when all of its name is resolved."""
+    """Looks at the folder of a run or a sweep once more before it is made: when all of its name is resolved.
+
+    Of a distributed run it is the first process's.
+    """
 
     def on_run_start(self, config: DictConfig, **kwargs) -> None:
         with refusing():
             check_folder("hydra.run.dir", config.hydra.run.dir)
+            if (told := folder_of_first()) is not None:
+                config.hydra.run.dir = told
 
     def on_multirun_start(self, config: DictConfig, **kwargs) -> None:
         with refusing():
@@ -349,6 +361,8 @@ def resumed(arguments: list[str]) -> tuple[Stopped | None, list[str]]:
         raise InputError(
             f"{others[0]}: resume goes on with the run's own settings; accepted beside resume= is threads= alone"
         )
+    if (told := folder_of_first()) is not None:
+        return Stopped(RunFolder(told), rest), [f"resume={told}", *rest]
     if value == "latest":
         latest = latest_run(OUTPUTS)
         check_folder("resume", str(latest.path))
@@ -358,9 +372,9 @@ def resumed(arguments: list[str]) -> tuple[Stopped | None, list[str]]:
     if value == "true":
         raise InputError("resume=true: accepted with -m, of a sweep; of a run it is resume=latest, or its folder")
     check_folder("resume", value)
-    for part in (WORDS, LAST):
-        if not (Path(value) / part).is_file():
+    for name in (WORDS, LAST):
+        if not (Path(value) / name).is_file():
             raise InputError(
-                f"resume={value}: {part} is missing there; accepted is the folder of a run that was stopped"
+                f"resume={value}: {name} is missing there; accepted is the folder of a run that was stopped"
             )
     return Stopped(RunFolder(Path(value).resolve()), rest), [f"resume={value}", *rest]

@@ -15,7 +15,7 @@ from hydra.core.utils import configure_log
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 
 from handgrad.cli import settings
-from handgrad.cli.settings import ASIDE, ONE_OF, SETTINGS, UNUSED, is_whole
+from handgrad.cli.settings import ASIDE, ONE_OF, SETTINGS, UNUSED
 from handgrad.errors import InputError, nearest
 from handgrad.runs.launch import launched
 from handgrad.runs.overrides import parsed
@@ -155,11 +155,12 @@ def l2_path(cfg: DictConfig) -> list[float] | None:
 
 
 def check(cfg: DictConfig, of_sweep: bool = False) -> None:
-    """Checks ranges and combinations; types are OmegaConf's.
+    """Settles the configuration, and checks ranges and combinations; types are OmegaConf's.
 
     Raises:
         InputError: one line that names the key, what was found and what is accepted.
     """
+    settle(cfg)
     check_targets(resolved(cfg))
     for name in SECTIONS:
         if not isinstance(cfg.get(name), DictConfig):
@@ -206,11 +207,11 @@ def check_combinations(cfg: DictConfig, of_sweep: bool) -> None:
         raise InputError("select.refit=true: accepted with optimizer=exact; others stop by the validation set")
     if (path := l2_path(cfg)) is not None:
         check_path(cfg, path)
-    check_launched(cfg.trainer.devices)
-    if is_whole(cfg.trainer.devices) and cfg.batch_size < cfg.trainer.devices:
+    check_launched(cfg)
+    if cfg.batch_size < (processes := processes_of(cfg)):
         raise InputError(
-            f"batch_size={cfg.batch_size}: accepted with trainer.devices={cfg.trainer.devices} is that or more; "
-            f"each mini-batch is shared out"
+            f"batch_size={cfg.batch_size}: accepted with {processes} processes is that or more; each mini-batch is "
+            f"shared out"
         )
     if of_sweep and cfg.trainer.devices != 1:
         raise InputError(
@@ -271,14 +272,38 @@ def check_path(cfg: DictConfig, path: Sequence[float]) -> None:
         )
 
 
-def check_launched(devices: Any) -> None:
+def settle(cfg: DictConfig) -> None:
+    """Puts what was launched in the place of ``auto``: processes on each host, and hosts."""
+    found, trainer = launched(), cfg.get("trainer")
+    if isinstance(trainer, DictConfig):
+        trainer.devices = (found.local_processes if found else 1) if trainer.devices == "auto" else trainer.devices
+        trainer.num_nodes = (found.nodes if found else 1) if trainer.num_nodes == "auto" else trainer.num_nodes
+
+
+def processes_of(cfg: DictConfig) -> int:
+    """Returns how many processes a settled configuration has on all hosts."""
+    devices = cfg.trainer.devices
+    return (len(devices) if isinstance(devices, ListConfig) else devices) * cfg.trainer.get("num_nodes", 1)
+
+
+def check_launched(cfg: DictConfig) -> None:
     """Raises an InputError unless the processes that were launched are those that train together."""
-    wanted = len(devices) if isinstance(devices, ListConfig) else 1 if devices == "auto" else devices
-    if (found := launched()) and found.processes != wanted:
-        name, number = found
+    hosts, devices = cfg.trainer.num_nodes, cfg.trainer.devices
+    each = processes_of(cfg) // hosts
+    if (found := launched()) is None:
+        if hosts != 1:
+            raise InputError(
+                f"trainer.num_nodes={hosts}: this process was launched alone; accepted with several hosts is a start "
+                f"by torchrun or srun, which tell how many there are"
+            )
+        return
+    if (each, hosts) != (found.local_processes, found.nodes):
+        key = f"trainer.devices={written(OmegaConf.to_container(devices) if OmegaConf.is_config(devices) else devices)}"
+        key = key if each != found.local_processes else f"trainer.num_nodes={hosts}"
         raise InputError(
-            f"trainer.devices={devices}: {number} processes were launched ({name}), and each would train by itself; "
-            f"accepted is trainer.devices={number}" + (" trainer.strategy=ddp" if number > 1 else "")
+            f"{key}: {found.processes} processes were launched ({found.variable}), {found.local_processes} on each of "
+            f"{found.nodes} hosts; accepted is trainer.devices={found.local_processes} "
+            f"trainer.num_nodes={found.nodes}, or the command without both"
         )
 
 

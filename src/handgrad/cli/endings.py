@@ -122,7 +122,9 @@ def refusing() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        print(f"error: {one_line(error) or traceback.format_exc().strip()}", file=sys.stderr)
+        failures.append(one_line(error) or traceback.format_exc().strip())
+        if is_first_process():
+            print(f"error: {failures[-1]}", file=sys.stderr)
         sys.exit(1)
 
 

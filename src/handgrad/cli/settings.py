@@ -294,7 +294,8 @@ class Exact:
 class Trainer:
     accelerator: str = setting("what it runs on", one_of("auto", "cpu", "gpu", "cuda", "mps"), "gpu")
     devices: Any = setting(
-        "processes, each with a device or its share of the cores; a list: these devices",
+        "processes on each host, each with a device or its share of the cores; a list: these devices; auto: as many as "
+        "were launched, else 1",
         (
             "a whole number >= 1, auto, or a list of devices' numbers",
             lambda x: (
@@ -303,10 +304,22 @@ class Trainer:
         ),
         "2",
     )
+    num_nodes: Any = setting(
+        "hosts; auto: as many as torchrun or srun tell, else 1",
+        ("a whole number >= 1, or auto", lambda x: x == "auto" or (is_whole(x) and x >= 1)),
+        "2",
+        of_result=False,
+    )
     strategy: str = setting("ddp: several processes share each mini-batch", AUTO_OR_DDP, "ddp")
     # Those that need no scaling of the loss.
     precision: str = setting(
         "number format of parameters and products", one_of("32-true", "64-true", "bf16-true", "bf16-mixed"), "64-true"
+    )
+    peer_timeout: float = setting(
+        "seconds after which a process that is not heard of is given up, by all others",
+        POSITIVE,
+        "120",
+        of_result=False,
     )
 
 

@@ -96,9 +96,10 @@ class Pipeline:
         side_by_side: bool = True,
     ) -> None:
         self.solver, self.total, self.side_by_side = solver, total, side_by_side
-        count = max(1, cores() // local_processes) if threads == "auto" else int(threads)
-        if count * local_processes > cores() and threads != "auto":
-            log.warning("threads=%d: this process may use %d; more only wait for one another", count, cores())
+        share = cores(local_processes)
+        count = share if threads == "auto" else int(threads)
+        if count > share:
+            log.warning("threads=%d: this process may use %d; more only wait for one another", count, share)
         self.threads = count if side_by_side else 1
         self.pool: ThreadPoolExecutor | None = None
         self.parts: list[Part] = []
