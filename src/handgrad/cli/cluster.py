@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, suppress
 from pathlib import Path
 from threading import Thread
@@ -21,8 +21,10 @@ import joblib
 import submitit
 from hydra.core.utils import JobReturn, JobStatus
 
+from handgrad.cli.endings import failures
 from handgrad.cli.messages import one_line
 from handgrad.cli.parallel import THREADS, record, stop
+from handgrad.cli.together import part
 from handgrad.errors import InputError
 from handgrad.runs.folder import RunFolder
 from handgrad.runs.launch import is_first_process
@@ -210,36 +212,58 @@ class Run:
 
     def __call__(self, *arguments: Any) -> JobReturn | str:
         """Returns what the run gives, or why there is nothing, in a line; ends the process when it was stopped."""
-        preemption = getattr(signal, f"SIG{submitit.JobEnvironment.USR_SIG}")
-        queue_again: Any = signal.getsignal(preemption)  # submitit's
-        preempted = False
+        queue_again: Any = signal.getsignal(preemption())  # submitit's
+        preempted: list[int] = []
+        try:
+            self.listen(preempted)
+            returned = self.launcher(*arguments)
+            part(failures[-1] if failures else "")
+            return returned
+        except Interrupted as stop:
+            log.info("Stopped by %s %s", signal.Signals(stop.number).name, stop.done and f"after {stop.done}")
+            part(number=stop.number)
+            if preempted or stop.number == preemption():
+                return make_room(queue_again)
+            sys.exit(128 + stop.number if is_first_process() else 0)  # else SLURM may end the first one before its time
+        except Exception as error:  # submitit would end the sweep with it
+            line = one_line(error) or traceback.format_exc().strip()
+            part(line)
+            return line
 
-        def make_room(number: int, frame: FrameType | None) -> None:
-            nonlocal preempted
-            preempted = True
+    def listen(self, preempted: list[int]) -> None:
+        """Takes over the signals; adds that of a preemption to the list when it comes."""
+
+        def preempt(number: int, frame: FrameType | None) -> None:
+            preempted.append(number)
             stopping.handle(number, frame)
 
-        try:
-            stopping.install()
-            stopping.patient = True
-            signal.signal(preemption, make_room)
-            if submitit.JobEnvironment().cluster == "local":
-                Thread(target=stop_without, args=(self.sweep,), daemon=True).start()
-            return self.launcher(*arguments)
-        except Interrupted as stopped:
-            log.info("Stopped by %s %s", signal.Signals(stopped.number).name, stopped.done and f"after {stopped.done}")
-        except Exception as error:  # submitit would end the sweep with it
-            return one_line(error) or traceback.format_exc().strip()
-        if preempted:
-            try:
-                queue_again(preemption, None)  # and ends the process, if it is the first one of the job
-            except Exception as refused:
-                return f"{KILLED} ({refused})"
-        sys.exit(128 + int(stopping.signal or 0) if is_first_process() else 0)
+        stopping.install()
+        stopping.patient = True
+        signal.signal(preemption(), preempt)
+        if submitit.JobEnvironment().cluster == "local":
+            Thread(target=stop_without, args=(self.sweep,), daemon=True).start()
 
     def checkpoint(self, *arguments: Any) -> submitit.helpers.DelayedSubmission:
         """Returns what submitit queues again: the same, since what has been done is in the run's folder."""
         return submitit.helpers.DelayedSubmission(self, *arguments)
+
+
+def preemption() -> int:
+    """Returns the signal by which submitit is told that a job must make room, or that its time is up."""
+    return getattr(signal, f"SIG{submitit.JobEnvironment.USR_SIG}")
+
+
+def make_room(queue_again: Callable[[int, None], None]) -> str:
+    """Has submitit queue this job again, and ends the process; returns why not, where submitit will not.
+
+    Args:
+        queue_again: its own handler of the signal.
+    """
+    try:
+        queue_again(preemption(), None)
+    except Exception as refused:
+        return f"{KILLED} ({refused})"
+    sys.exit(0)  # of a job of several processes one that is not the first
 
 
 def stop_without(sweep: int) -> None:
