@@ -1,5 +1,6 @@
 """Commands as the user types them, in a process group of their own, and what is left of that group."""
 
+import os
 import subprocess
 import sys
 import time
@@ -11,13 +12,19 @@ from handgrad.cli.configuration import CONF
 from tests.conftest import DATA
 
 
-def launch(folder: Path, *words: str) -> subprocess.Popen:
-    """Starts ``python train.py`` in ``folder``."""
+def launch(folder: Path, *words: str, **environment: str) -> subprocess.Popen:
+    """Starts ``python train.py`` in ``folder``, with some more variables of the environment."""
     if not (folder / "data").exists():
         (folder / "data").symlink_to(DATA)
     command = [sys.executable, CONF.parent / "train.py", *words]
     return subprocess.Popen(
-        command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, process_group=0
+        command,
+        cwd=folder,
+        env={**os.environ, **environment},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        process_group=0,
     )
 
 
@@ -45,7 +52,7 @@ def group_members(group: int) -> dict[int, str]:
     return found
 
 
-def until(condition: Callable[[], object], process: subprocess.Popen, seconds: float = 120) -> None:
+def until(condition: Callable[[], object], process: subprocess.Popen, seconds: float = 300) -> None:
     """Waits until ``condition`` holds; fails when the process has ended before, or it takes so long."""
     end = time.monotonic() + seconds
     while not condition():

@@ -1,98 +1,251 @@
-"""Sweeps by submitit whose jobs fail, are killed and have to make room, and which are stopped themselves."""
+"""Sweeps by submitit whose jobs fail, are killed and have to make room, and which are stopped themselves.
 
+On this machine, and on SLURM as far as ``tests/torture/slurm.py`` can stand for it.
+"""
+
+import json
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+from tests.torture import slurm
 from tests.torture.processes import group_members, holder, launch, until
 from tests.torture.test_sweep import resume_command
 from tests.torture.trials import state_digest
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="tells processes by /proc")
 
-WORDS = (
-    "experiment=report_logistic",
-    "epochs=200",
-    "patience=null",
-    "logger=none",
-    "threads=1",
-    "callbacks.figures=null",
-)
-WORDS += ("callbacks.checkpoint.every_seconds=0",)
-LOCAL = ("hydra/launcher=submitit_local", "hydra.launcher.timeout_min=60", "hydra.sweep.dir=outputs/sweep")
+WORDS = ("experiment=report_logistic", "epochs=60", "patience=null", "logger=none", "threads=1")
+WORDS += ("callbacks.figures=null", "callbacks.checkpoint.every_seconds=0")
+LOCAL = ("hydra/launcher=submitit_local", "hydra.launcher.timeout_min=60")
+SLURM = ("hydra/launcher=submitit_slurm", "hydra.launcher.partition=gpu", "hydra.launcher.cpus_per_task=1")
+PREEMPTION = signal.SIGUSR2
 
 
 class Sweep:
-    """A sweep by submitit on this machine, under way in a folder.
+    """A sweep by submitit, under way in a folder.
 
     Attributes:
         process: the one that was started by hand.
     """
 
-    def __init__(self, folder: Path, *words: str) -> None:
+    def __init__(self, folder: Path, *words: str, **environment: str) -> None:
         self.folder = folder / "outputs" / "sweep"
-        self.process = launch(folder, *words)
+        self.process = launch(folder, *words, **environment)
 
     def run(self, l2: str) -> Path:
         """Returns the folder of a job's run, which need not be there yet."""
         return next(self.folder.glob(f"*l2={l2},*"), self.folder / "not_yet")
 
-    def until_saved(self, *l2: str) -> None:
-        """Waits until these jobs have saved something in a process that is there now."""
-        self.until(lambda: all((self.run(it) / "checkpoints/last.ckpt").exists() and self.holder(it) for it in l2))
-
     def holder(self, l2: str) -> int | None:
+        """Returns the process that trains a job's run."""
         return holder(self.run(l2) / ".lock")
+
+    def until_saved(self, *l2: str) -> None:
+        """Waits until these jobs have saved something and train."""
+        self.until(lambda: all((self.run(it) / "checkpoints/last.ckpt").exists() and self.holder(it) for it in l2))
 
     def until(self, condition: Callable[[], object]) -> None:
         until(condition, self.process)
 
+    def preempt(self, l2: str, send: Callable[[int], None]) -> None:
+        """Has a job make room, and waits until it trains again."""
+        first = self.holder(l2)
+        send(first)
+        self.until(lambda: self.holder(l2) not in (first, None) and len(begun(self.run(l2))) == 2)
+        assert begun(self.run(l2))[1] > 1, "it was saved before it was queued again"
+
+    def stop(self) -> str:
+        """Stops the sweep; returns what it has said."""
+        self.process.terminate()
+        code, told = self.end()
+        assert code == 143, told
+        assert "Stopped by SIGTERM. Runs of the sweep that have not finished:" in told
+        assert "resume=true" in resume_command(told)
+        return told
+
     def end(self) -> tuple[int, str]:
-        """Returns the exit code, and what was said to the end; there must be no process left."""
+        """Returns the exit code, and what was said to the end; no process is left."""
         told = self.process.communicate(timeout=300)[1]
         assert group_members(self.process.pid) == {}
+        assert "Traceback" not in told
         return self.process.returncode, told
 
+    def digests(self) -> dict[str, str]:
+        """Returns the digest of each run that has finished, by its l2."""
+        found = self.folder.glob("*/results.csv")
+        return {path.parent.name.partition("l2=")[2].partition(",")[0]: state_digest(path.parent) for path in found}
 
-def update(run: Path) -> list[int]:
+
+def begun(run: Path) -> list[int]:
     """Returns the updates at which a run's processes began to train, each one's in turn."""
     told = (run / "train.log").read_text()
     return [int(line.split()[-3]) for line in told.splitlines() if "Training from update" in line]
 
 
-def digests(sweep: Path) -> dict[str, str]:
-    return {path.parent.name: state_digest(path.parent) for path in sweep.glob("*/results.csv")}
+def failed(told: str) -> list[str]:
+    return [line for line in told.splitlines() if line.startswith("failed: ")]
 
 
-def make_room_and_stop(sweep: Sweep, preempted: str, killed: str) -> str:
-    """Has one job make room and kills one; stops the sweep when the first trains again; returns what it said."""
-    sweep.until_saved(preempted, killed)
-    first = sweep.holder(preempted)
-    os.kill(first, signal.SIGUSR2)
-    os.kill(sweep.holder(killed), signal.SIGKILL)
-    sweep.until(lambda: sweep.holder(preempted) not in (first, None) and len(update(sweep.run(preempted))) == 2)
-    assert update(sweep.run(preempted))[1] > 1, "it was saved before it was queued again"
-    sweep.process.terminate()
-    code, told = sweep.end()
-    assert code == 143, told
-    assert "Stopped by SIGTERM. Runs of the sweep that have not finished:" in told
-    assert "Traceback" not in told
-    assert {*LOCAL[:2], "resume=true"} <= set(resume_command(told))
-    return told
+@pytest.fixture
+def begin(tmp_path) -> Iterator[Callable[..., Sweep]]:
+    """Begins a sweep with the given words; whatever still runs at the end is killed."""
+    begun: list[Sweep] = []
+
+    def begin(*words: str, **environment: str) -> Sweep:
+        begun.append(Sweep(tmp_path, *words, **environment))
+        return begun[-1]
+
+    yield begin
+    for sweep in begun:
+        with suppress(ProcessLookupError):
+            os.killpg(sweep.process.pid, signal.SIGKILL)
+        sweep.process.communicate()
+
+
+@pytest.fixture
+def alone(run) -> Callable[..., dict[str, str]]:
+    """Returns the digests of runs that nothing has disturbed, by their l2."""
+    return lambda *l2: {it: state_digest(run(*WORDS, f"l2={it}", name=f"alone{it}")) for it in l2}
+
+
+# --- on this machine -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.slow
-def test_a_job_makes_room_one_dies_and_the_sweep_is_stopped_and_goes_on(tmp_path, run):
-    sweep = Sweep(tmp_path, "-m", *WORDS, "l2=0,-1,0.1", *LOCAL)
-    told = make_room_and_stop(sweep, "0", "0.1")
-    again = Sweep(tmp_path, *resume_command(told))
+def test_a_job_makes_room_and_the_sweep_is_stopped_and_goes_on(begin, alone):
+    sweep = begin("-m", *WORDS, "l2=0,-1", *LOCAL, "hydra.sweep.dir=outputs/sweep")
+    sweep.until_saved("0")
+    sweep.preempt("0", lambda process: os.kill(process, PREEMPTION))
+    told = sweep.stop()
+    assert {*LOCAL} <= set(resume_command(told))
+    again = begin(*resume_command(told))
     code, told = again.end()
     assert code == 1, told
-    (named,) = [line for line in told.splitlines() if line.startswith("failed: ")]
+    (named,) = failed(told)
     assert "l2=-1: accepted is a number >= 0" in named
-    assert len(update(again.run("0"))) == 3
-    expected = {state_digest(run(*WORDS, f"l2={l2}", name=f"alone{l2}")) for l2 in ("0", "0.1")}
-    assert set(digests(sweep.folder).values()) == expected
+    assert len(begun(again.run("0"))) == 3
+    assert again.digests() == alone("0")
+
+
+@pytest.mark.torture
+@pytest.mark.parametrize("trial", range(5))
+def test_six_jobs_of_which_one_fails_one_is_killed_one_makes_room_and_all_are_stopped(trial, begin, alone):
+    sweep = begin("-m", *WORDS, "l2=0,0.1,-1,0.2,0.3,0.4", *LOCAL, "hydra.sweep.dir=outputs/sweep")
+    sweep.until_saved("0", "0.1")
+    os.kill(sweep.holder("0.1"), signal.SIGKILL)
+    sweep.preempt("0", lambda process: os.kill(process, PREEMPTION))
+    told = sweep.stop()
+    again = begin(*resume_command(told))
+    again.until(lambda: again.holder("0.2"))
+    os.kill(again.holder("0.2"), signal.SIGKILL)
+    code, told = again.end()
+    assert code == 1, told
+    assert [("l2=-1: accepted is" in line, "its process died" in line) for line in failed(told)] == [
+        (True, False),
+        (False, True),
+    ]
+    assert again.digests().keys() == {"0", "0.1", "0.3", "0.4"}
+    last = begin(*resume_command(told))
+    code, told = last.end()
+    assert (code, len(failed(told))) == (1, 1), told
+    assert last.digests() == alone("0", "0.1", "0.2", "0.3", "0.4")
+
+
+@pytest.mark.torture
+def test_nothing_trains_on_when_the_first_process_is_killed(begin):
+    words = [word.replace("epochs=60", "epochs=100000") for word in WORDS]
+    sweep = begin("-m", *words, "l2=0,0.1", *LOCAL, "hydra.sweep.dir=outputs/sweep")
+    sweep.until_saved("0", "0.1")
+    sweep.process.kill()
+    sweep.end()
+
+
+@pytest.mark.torture
+def test_a_second_signal_ends_all_at_once(begin):
+    words = [word.replace("epochs=60", "epochs=100000") for word in WORDS]
+    sweep = begin("-m", *words, "l2=0,0.1", *LOCAL, "hydra.sweep.dir=outputs/sweep")
+    sweep.until_saved("0", "0.1")
+    os.kill(sweep.holder("0"), signal.SIGSTOP)  # it does not come to its next check
+    stopped = sweep.holder("0")
+    sweep.process.terminate()
+    sweep.until(lambda: sweep.holder("0.1") is None)
+    sweep.process.terminate()
+    sweep.process.wait()
+    os.kill(stopped, signal.SIGCONT)
+    assert sweep.end()[0] == 143
+
+
+# --- on SLURM, as far as something can stand for it -------------------------------------------------------------------
+
+
+@pytest.fixture
+def cluster(tmp_path) -> Iterator[Path]:
+    """The folder of what stands for SLURM; nothing of its jobs is left at the end."""
+    folder = tmp_path / "slurm"
+    yield folder
+    left = [path for name in ("slurmd", "group") for path in folder.glob(f"*/{name}")]
+    groups = [number for number in map(int, (path.read_text() for path in left)) if group_members(number)]
+    for group in groups:
+        with suppress(ProcessLookupError):
+            os.killpg(group, signal.SIGKILL)
+    assert groups == []
+
+
+def preempt_tasks(cluster: Path, job: int) -> None:
+    group = int((slurm.jobs(cluster)[job] / "group").read_text())
+    slurm.signal_tasks(group, PREEMPTION, cluster)
+
+
+@pytest.mark.slow
+def test_a_job_of_a_cluster_is_queued_again_and_goes_on(begin, cluster, alone):
+    environment = slurm.install(cluster)
+    sweep = begin("-m", *WORDS, "l2=0,-1", *SLURM, "hydra.sweep.dir=outputs/sweep", **environment)
+    sweep.until_saved("0")
+    sweep.preempt("0", lambda process: preempt_tasks(cluster, 0))
+    code, told = sweep.end()
+    assert code == 1, told
+    (named,) = failed(told)
+    assert "l2=-1: accepted is a number >= 0" in named
+    assert sweep.digests() == alone("0")
+    asked = json.loads((cluster / "100.json").read_text())
+    expected = {"array": "0-1%2", "partition": "gpu", "cpus-per-task": "1", "time": "60", "signal": "USR2@120"}
+    assert expected.items() <= asked.items()
+    assert [slurm.state(job) for job in slurm.jobs(cluster)] == ["COMPLETED"] * 2
+
+
+@pytest.mark.torture
+def test_a_stopped_sweep_cancels_its_jobs_which_save_first_and_names_what_was_killed(begin, cluster, alone):
+    environment = slurm.install(cluster)
+    sweep = begin("-m", *WORDS, "l2=0,0.1", *SLURM, "hydra.sweep.dir=outputs/sweep", **environment)
+    sweep.until_saved("0", "0.1")
+    told = sweep.stop()
+    assert [slurm.state(job) for job in slurm.jobs(cluster)] == ["CANCELLED by 0"] * 2
+    assert {*SLURM} <= set(resume_command(told))
+    again = begin(*resume_command(told), **environment)
+    again.until(lambda: again.holder("0.1"))
+    os.kill(again.holder("0.1"), signal.SIGKILL)
+    code, told = again.end()
+    assert code == 1, told
+    (named,) = failed(told)
+    assert "its process died (FAILED)" in named
+    last = begin(*resume_command(told), **environment)
+    assert last.end()[0] == 0
+    assert last.digests() == alone("0", "0.1")
+
+
+@pytest.mark.torture
+def test_the_tasks_of_a_job_train_one_run_together(begin, cluster):
+    environment = slurm.install(cluster)
+    tasks = ("hydra.launcher.tasks_per_node=2", "hydra.sweep.dir=outputs/sweep")
+    sweep = begin("-m", *WORDS, "l2=0,0.1", *SLURM, *tasks, **environment)
+    sweep.until_saved("0", "0.1")
+    sweep.preempt("0", lambda process: preempt_tasks(cluster, 0))
+    code, told = sweep.end()
+    assert code == 0, told
+    assert sweep.digests().keys() == {"0", "0.1"}
+    assert [len(begun(sweep.run(l2))) for l2 in ("0", "0.1")] == [2, 1], "the first process alone speaks"
