@@ -52,11 +52,11 @@ def group_members(group: int) -> dict[int, str]:
     return found
 
 
-def until(condition: Callable[[], object], process: subprocess.Popen, seconds: float = 300) -> None:
-    """Waits until ``condition`` holds; fails when the process has ended before, or it takes so long."""
+def until(condition: Callable[[], object], process: subprocess.Popen | None = None, seconds: float = 300) -> None:
+    """Waits until ``condition`` holds; fails when a process has ended before, or it takes so long."""
     end = time.monotonic() + seconds
     while not condition():
-        assert process.poll() is None or condition(), process.communicate()[1]
+        assert process is None or process.poll() is None or condition(), process.communicate()[1]
         assert time.monotonic() < end
         time.sleep(0.02)
 

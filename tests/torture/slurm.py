@@ -72,8 +72,9 @@ def slurmd(name: str, script: str) -> None:
     """Runs a job, once more whenever it was queued again."""
     job, asked = FOLDER / name, options(Path(script))
     array, _, index = name.partition("_")
-    tasks = int(asked.get("nodes", "1")) * int(asked.get("ntasks-per-node", "1"))
+    tasks = int(asked.get("ntasks") or int(asked.get("nodes", "1")) * int(asked.get("ntasks-per-node", "1")))
     given = {"SLURM_JOB_ID": array, "SLURM_NTASKS": str(tasks), "SLURM_JOB_NUM_NODES": "1", "SLURM_JOB_NAME": "x"}
+    given |= {"SLURM_CPUS_PER_TASK": asked.get("cpus-per-task", "1")}
     given |= {"SLURM_ARRAY_JOB_ID": array, "SLURM_ARRAY_TASK_ID": index} if index else {}
     (job / "slurmd").write_text(str(os.getpid()))
     for attempt in range(10):
@@ -112,8 +113,12 @@ def signal_tasks(group: int, number: int, folder: Path = FOLDER) -> None:
 
 def srun(*words: str) -> None:
     """Runs a command in each task of the job, with its output where it is to be."""
-    assert words[:2] + words[3:4] == ("--unbuffered", "--output", "--error"), "submitit's"
-    places, command = (words[2], words[4]), words[5:]
+    places, command = {"--output": "slurm-%j.out"}, list(words)
+    while command[0].startswith("-"):
+        option, _, value = command.pop(0).partition("=")
+        if option in ("--output", "--error"):
+            places[option] = value or command.pop(0)
+    places.setdefault("--error", places["--output"])
     count = int(os.environ["SLURM_NTASKS"])
     step = {"SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": str(count), "SLURM_STEP_NUM_NODES": "1", "SLURM_NODEID": "0"}
     step |= {"SLURM_STEP_TASKS_PER_NODE": str(count), "SLURM_STEP_NODELIST": "localhost"}
@@ -121,7 +126,10 @@ def srun(*words: str) -> None:
     for rank in range(count):
         own = {**os.environ, **step, "SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank)}
         with ExitStack() as opened:
-            output, error = (opened.enter_context(open(resolved(place, rank), "a")) for place in places)
+            output, error = (
+                opened.enter_context(open(resolved(place, rank), "a"))
+                for place in (places["--output"], places["--error"])
+            )
             tasks.append(subprocess.Popen(command, env=own, stdout=output, stderr=error))
         (FOLDER / f"task.{os.getpgid(0)}.{tasks[-1].pid}").touch()
     codes = [task.wait() for task in tasks]

@@ -6,12 +6,15 @@ On this machine, and on SLURM as far as ``tests/torture/slurm.py`` can stand for
 import json
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+from handgrad.cli.configuration import CONF
 from tests.torture import slurm
 from tests.torture.processes import group_members, holder, launch, until
 from tests.torture.test_sweep import resume_command
@@ -249,3 +252,28 @@ def test_the_tasks_of_a_job_train_one_run_together(begin, cluster):
     assert code == 0, told
     assert sweep.digests().keys() == {"0", "0.1"}
     assert [len(begun(sweep.run(l2))) for l2 in ("0", "0.1")] == [2, 1], "the first process alone speaks"
+
+
+@pytest.mark.torture
+def test_the_batch_file_that_the_page_shows_saves_when_its_time_is_up_and_goes_on(tmp_path, cluster):
+    """`sbatch docs/clusters/one_task.sbatch`, as it is written."""
+    environment = {**os.environ, **slurm.install(cluster)}
+    environment["PATH"] = os.pathsep.join((environment["PATH"], str(Path(sys.executable).parent)))
+    for name in ("train.py", "src", "conf", "docs", "data"):
+        (tmp_path / name).symlink_to(CONF.parent / name)
+    subprocess.run(["sbatch", "docs/clusters/one_task.sbatch"], cwd=tmp_path, env=environment, check=True)
+    run = tmp_path / "outputs" / "one_task"
+    (job,) = slurm.jobs(cluster)
+    until((run / "checkpoints/last.ckpt").exists)
+    slurm.signal_tasks(int((job / "group").read_text()), signal.SIGUSR1, cluster)
+    until(lambda: slurm.state(job) not in ("RUNNING", "REQUEUED") or len(begun(run)) > 2)
+    assert slurm.state(job) == "COMPLETED"
+    assert (run / "results.csv").exists()
+    assert begun(run)[1] > 1
+    said = (tmp_path / "slurm-100.out").read_text()
+    assert f"The job is requeued: scontrol requeue {job.name}" in said
+    assert sorted(path.name for path in tmp_path.iterdir() if not path.is_symlink()) == [
+        "outputs",
+        "slurm",
+        "slurm-100.out",
+    ]
