@@ -1,5 +1,6 @@
 """A sweep by submitit: a job that dies is named, one that is preempted saves first, and a stopped sweep ends them."""
 
+import math
 import os
 import signal
 import subprocess
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 import submitit
+from hydra.core.utils import JobReturn, JobStatus
 from submitit.core.utils import FailedJobError, UncompletedJobError
 
 from handgrad.cli import cluster
@@ -75,12 +77,16 @@ class Job:
 # --- a job, in its process -------------------------------------------------------------------------------------------
 
 
+def done(value: object) -> JobReturn:
+    return JobReturn(status=JobStatus.COMPLETED, _return_value=value)
+
+
 def run_of(launcher: Callable[..., Any]) -> Any:
     return Run(launcher, os.getpid())
 
 
 def test_a_job_gives_what_its_run_does():
-    assert run_of(lambda *given: sum(given))(1, 2, 3) == 6
+    assert run_of(lambda *given: done(sum(given)))(1, 2, 3).return_value == 6
 
 
 def test_an_error_is_told_in_a_line_and_ends_no_sweep():
@@ -88,6 +94,8 @@ def test_an_error_is_told_in_a_line_and_ends_no_sweep():
         raise InputError("a line")
 
     assert run_of(refused)() == "a line"
+    failed = JobReturn(status=JobStatus.FAILED, _return_value=InputError("another line"))
+    assert run_of(lambda: failed)() == "another line"
     assert run_of(lambda: 1 / 0)().splitlines()[-1] == "ZeroDivisionError: division by zero"
 
 
@@ -276,14 +284,13 @@ def test_what_a_dead_job_has_said_is_named(jobs, tmp_path, monkeypatch):
     assert jobs.death(job) == "its process died (OUT_OF_MEMORY); what it has said: 12.stdout"
 
 
-def test_a_job_in_whose_folder_another_process_is_ends_no_sweep(jobs, tmp_path, monkeypatch):
-    def under_way(*_: Any) -> None:
-        raise InputError("a run is under way there")
-
-    monkeypatch.setattr(cluster, "record", under_way)
+def test_a_job_in_whose_folder_another_process_is_ends_no_sweep(jobs, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(cluster, "record", lambda *_: JobReturn(status=JobStatus.FAILED, _return_value=InputError("x")))
     launcher = SimpleNamespace(hydra_context=None, config=None)
-    returned = jobs.outcome(Job(tmp_path), launcher, ("l2=0", "", 0, "", {}), latest=0)
-    assert returned.return_value != returned.return_value, "NaN"
+    job = Job(tmp_path, returned="outputs/x: a run is under way there")
+    returned = jobs.outcome(job, launcher, ("l2=0", "", 0, "", {}), latest=0)
+    assert math.isnan(returned.return_value)
+    assert caplog.messages == ["error: outputs/x: a run is under way there"]
 
 
 # --- a whole sweep ---------------------------------------------------------------------------------------------------

@@ -120,7 +120,8 @@ def alone(run) -> Callable[..., dict[str, str]]:
 
 
 @pytest.mark.slow
-def test_a_job_makes_room_and_the_sweep_is_stopped_and_goes_on(begin, alone):
+def test_a_job_makes_room_and_the_sweep_is_stopped_and_goes_on(tmp_path, begin, alone):
+    (tmp_path / "numpy.py").write_text("raise SystemExit('a module of the current folder')")
     sweep = begin("-m", *WORDS, "l2=0,-1", *LOCAL, "hydra.sweep.dir=outputs/sweep")
     sweep.until_saved("0")
     sweep.preempt("0", lambda process: os.kill(process, PREEMPTION))

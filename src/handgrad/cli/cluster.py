@@ -62,7 +62,7 @@ class Jobs(submitit.AutoExecutor):
         """
         calls = list(zip(*iterable, strict=True))
         jobs: list[submitit.Job] = []
-        with environment(self.shares(len(calls))):
+        with environment(self.shares(len(calls)) | {"PYTHONSAFEPATH": "1"}):  # no module of the current folder's
             self.submit_all(Run(launcher, os.getpid()), calls, jobs)
         try:
             self.wait(jobs)
@@ -133,11 +133,11 @@ class Jobs(submitit.AutoExecutor):
         returned = first.results()[0] if there else self.death(first)
         if not isinstance(returned, str):
             return returned
-        try:
-            return record(as_joblibs(launcher, call), returned)
-        except InputError as error:  # another process is in the run's folder
-            log.error("error: %s", error)
-            return JobReturn(status=JobStatus.COMPLETED, _return_value=math.nan)
+        recorded = record(as_joblibs(launcher, call), returned)
+        if recorded.status != JobStatus.FAILED:
+            return recorded
+        log.error("error: %s", returned)  # nothing is written where another process trains
+        return JobReturn(status=JobStatus.COMPLETED, _return_value=math.nan)
 
     def death(self, job: submitit.Job) -> str:
         """Returns how a job ended without a result, in a line."""
@@ -217,6 +217,8 @@ class Run:
         try:
             self.listen(preempted)
             returned = self.launcher(*arguments)
+            if returned.status == JobStatus.FAILED:
+                _ = returned.return_value  # raises what the run did
             part(failures[-1] if failures else "")
             return returned
         except Interrupted as stop:
