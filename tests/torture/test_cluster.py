@@ -206,9 +206,24 @@ def preempt_tasks(cluster: Path, job: int) -> None:
 
 
 @pytest.mark.slow
-def test_a_job_of_a_cluster_is_queued_again_and_goes_on(begin, cluster, alone):
-    environment = slurm.install(cluster)
-    sweep = begin("-m", *WORDS, "l2=0,-1", *SLURM, "hydra.sweep.dir=outputs/sweep", **environment)
+def test_the_jobs_of_a_cluster_are_an_array_and_are_summed_up(begin, cluster):
+    """Both are refused, which is quick."""
+    sweep = begin("-m", *WORDS, "l2=-1,-2", *SLURM, "hydra.sweep.dir=outputs/sweep", **slurm.install(cluster))
+    code, told = sweep.end()
+    assert code == 1, told
+    assert [f"l2=-{number}: accepted is a number >= 0" in line for number, line in enumerate(failed(told), 1)] == [
+        True
+    ] * 2
+    asked = json.loads((cluster / "100.json").read_text())
+    expected = {"array": "0-1%2", "partition": "gpu", "cpus-per-task": "1", "time": "60", "signal": "USR2@120"}
+    assert expected.items() <= asked.items()
+    assert [slurm.state(job) for job in slurm.jobs(cluster)] == ["COMPLETED"] * 2
+
+
+@pytest.mark.torture
+@pytest.mark.parametrize("trial", range(5))
+def test_a_job_of_a_cluster_is_queued_again_and_goes_on(trial, begin, cluster, alone):
+    sweep = begin("-m", *WORDS, "l2=0,-1", *SLURM, "hydra.sweep.dir=outputs/sweep", **slurm.install(cluster))
     sweep.until_saved("0")
     sweep.preempt("0", lambda process: preempt_tasks(cluster, 0))
     code, told = sweep.end()
@@ -216,10 +231,6 @@ def test_a_job_of_a_cluster_is_queued_again_and_goes_on(begin, cluster, alone):
     (named,) = failed(told)
     assert "l2=-1: accepted is a number >= 0" in named
     assert sweep.digests() == alone("0")
-    asked = json.loads((cluster / "100.json").read_text())
-    expected = {"array": "0-1%2", "partition": "gpu", "cpus-per-task": "1", "time": "60", "signal": "USR2@120"}
-    assert expected.items() <= asked.items()
-    assert [slurm.state(job) for job in slurm.jobs(cluster)] == ["COMPLETED"] * 2
 
 
 @pytest.mark.torture
