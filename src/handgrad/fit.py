@@ -168,8 +168,10 @@ def told_of_checkpoint(path: Path | None) -> Iterator[None]:
 def told_of_others() -> Iterator[None]:
     """Turns what torch says of a process whose connections were closed into why it was: its error, or a signal.
 
+    A lost one ends this process, see ``handgrad.runs.peers``.
+
     Raises:
-        InputError: another process has failed, or is lost.
+        InputError: another process has failed.
         Interrupted: it was told to stop.
     """
     try:
@@ -178,8 +180,8 @@ def told_of_others() -> Iterator[None]:
         if not is_connection_error(error):
             raise
         for meeting in current:
-            meeting.check_others()
-        raise InputError("a process of the run is lost: its connections were closed") from error
+            meeting.explain()
+        raise
 
 
 def check_resampling(data: LinearDataModule, solver: Solver, lightning: pl.Trainer) -> None:

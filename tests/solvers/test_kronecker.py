@@ -1,5 +1,7 @@
 """The preconditioner is the inverse of the Kronecker product that it is called after, and its Gram matrix is fair."""
 
+from dataclasses import replace
+
 import torch
 
 from handgrad.solvers.centred import CentredProblem
@@ -51,3 +53,15 @@ def test_more_samples_than_can_be_drawn_from_are_thinned_out(monkeypatch):
     x = problem.rows(torch.arange(0, len(given.y), 2))[:, :-1]
     found = feature_gram(problem, torch.ones(len(given.y)), rows=10_000, seed=0)
     torch.testing.assert_close(found, x.t() @ x / len(x))
+
+
+def test_each_of_several_processes_draws_its_part_of_the_samples():
+    """Two that have the same samples, so that what all add up is twice what one has."""
+    given = plain_one(outputs=3)
+    objective = replace(given.objective(), total=lambda tensor: tensor * 2)
+    problem = CentredProblem(objective, given.x, given.y, None, given.outputs)
+    assert problem.processes == 2
+    drawn = []
+    problem.rows = lambda index, dtype: drawn.append(len(index)) or given.x[index].to(dtype)
+    feature_gram(problem, torch.ones(len(given.y)), rows=11, seed=0)
+    assert drawn == [6]

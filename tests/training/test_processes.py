@@ -1,12 +1,13 @@
 """How many cores a process may use, and sums over processes."""
 
 import os
+from datetime import timedelta
 
 import pytest
 import torch
 import torch.distributed
 
-from handgrad.training.processes import cores, total
+from handgrad.training.processes import cores, is_connection_error, total
 
 
 @pytest.mark.parametrize(("told", "expected"), [("3", 3), ("1", 1), ("6,2", 6)])
@@ -60,3 +61,13 @@ def test_total_is_a_sum(monkeypatch):
     (((reduced,), how),) = asked
     assert reduced is tensor
     assert how.get("op", torch.distributed.ReduceOp.SUM) == torch.distributed.ReduceOp.SUM
+
+
+def test_only_errors_of_connections_are_taken_for_such():
+    gloo = "[/x/third_party/gloo/gloo/transport/tcp/pair.cc:545] Read error [127.0.0.1]:1: Connection reset by peer."
+    assert is_connection_error(RuntimeError(gloo))
+    assert not is_connection_error(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+    assert not is_connection_error(OSError(gloo))
+    with pytest.raises(RuntimeError) as caught:
+        torch.distributed.TCPStore("127.0.0.1", 1, timeout=timedelta(seconds=0.2))
+    assert is_connection_error(caught.value)

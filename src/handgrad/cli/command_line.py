@@ -63,6 +63,8 @@ DEPTH = 10  # brackets within one another
 # OpenMP's threads serve while the data is read, and then never more (see Pipeline): they are to sleep, where by default
 # they would spin. Read when torch is imported.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# What torch's C++ says of a lost connection, twenty lines with addresses in memory, we say in one; read there too.
+os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
 
 
 class Stopped(NamedTuple):

@@ -68,6 +68,7 @@ def begin(run: RunFolder, cfg: DictConfig) -> bool:
     held = FINISHED if run.has_results else SAVED if run.has_checkpoint else NEW
     if meeting and meeting.launch.rank > 0:
         of_first = json.loads(meeting.hear("run"))[1]
+        meeting.watch()
         if of_first == SAVED and held == NEW:
             raise InputError(f"{RunFolder(run.path / LAST)}: missing; accepted is a folder that all hosts share")
         return of_first != FINISHED
@@ -75,6 +76,7 @@ def begin(run: RunFolder, cfg: DictConfig) -> bool:
         check_same_processes(run, cfg)
     if meeting:
         meeting.all_come("here", meeting.timeout)
+        meeting.watch()
     elif held != FINISHED and processes_of(cfg) > 1:
         from handgrad.runs.meeting import serve
 

@@ -11,19 +11,21 @@ import socket
 import time
 from contextlib import suppress
 from datetime import timedelta
+from typing import NoReturn
 
 import torch
 from torch.distributed import PrefixStore, Store, TCPStore
 
 from handgrad.errors import InputError
+from handgrad.runs.interface import tell_gloo
 from handgrad.runs.launch import Launch
+from handgrad.runs.peers import ENDED, Peers
 from handgrad.runs.signals import Interrupted
 
 POLL = 0.05  # seconds between two questions
 LINGER = 10.0  # seconds at most until the others have heard why this process ends
 READING = 3600.0  # seconds that the slowest process may take to read the data longer than the fastest
 COLLECTIVE = timedelta(hours=24)  # of a sum over processes: a slow process is no error
-ENDED = "ended"
 
 
 class Meeting:
@@ -38,6 +40,8 @@ class Meeting:
 
     def __init__(self, launch: Launch, store: Store, timeout: float, has_children: bool = False) -> None:
         self.launch, self.store, self.timeout, self.has_children = launch, store, timeout, has_children
+        keeper = None if launch.served else 0
+        self.peers = Peers(store, launch.rank, launch.processes, launch.node_rank, timeout, keeper)
 
     def tell(self, name: str, value: str) -> None:
         """Tells all processes a value."""
@@ -99,12 +103,26 @@ class Meeting:
                 why = json.dumps([self.launch.rank, socket.gethostname(), line, number]).encode()
                 if (told := self.store.compare_set(ENDED, "", why.decode())) != why:
                     before = self.reason(told)[0]
-            self.store.set(f"left/{self.launch.rank}", "1")
-            names = [f"left/{rank}" for rank in range(self.launch.processes)]
-            end = time.monotonic() + (LINGER if (line or number) and not self.has_children else 0)
-            while not self.store.check(names) and time.monotonic() < end:
-                time.sleep(POLL)
+        linger = 0.0 if self.has_children else LINGER
+        self.peers.leave(linger if line or number else self.timeout)
         return before
+
+    def watch(self) -> None:
+        """Lets a process that is lost from here on end all others: all have come."""
+        self.peers.arm(self.timeout)
+
+    def explain(self) -> NoReturn:
+        """Waits until it is known why a connection was closed; the process ends meanwhile where a process is lost.
+
+        Raises:
+            InputError: another process has failed.
+            Interrupted: it was told to stop.
+        """
+        self.peers.suspect()
+        while True:
+            with suppress(RuntimeError):  # the store may be gone
+                self.check_others()
+            time.sleep(POLL)
 
     def connect(self, device: torch.device) -> None:
         """Makes the process group, unless it is made already.
@@ -115,6 +133,8 @@ class Meeting:
         if torch.distributed.is_initialized():
             return
         self.all_come("ready", READING)
+        self.watch()
+        tell_gloo(self.launch.place()[0])
         torch.distributed.init_process_group(
             torch.distributed.get_default_backend_for_device(device),
             store=PrefixStore("group", self.store),

@@ -75,6 +75,8 @@ class CentredProblem:
         spread: weighted mean of ``|x - m|^2``; not asked for where the bias is not free.
         sigmoids: whether the outputs are sigmoids, which have nothing in common, and not one softmax.
         flat: as a point has it: softmax alone has flat directions.
+        weight: sum of the samples' weights.
+        processes: that share the samples.
         class_shares: weighted mean of y, by output, (K,).
         penalized: (D + 1,), 1 where l2 counts a column.
         passes: over the data so far.
@@ -105,7 +107,8 @@ class CentredProblem:
         self.total: Callable[[Tensor], Tensor] = objective.total or (lambda tensor: tensor)
         self.penalized = torch.ones(input.shape[1] + 1, dtype=torch.float64)
         self.penalized[-1] = float(not self.free)
-        self.weight = self.total(self.weights(slice(None)).sum()[None]).item()  # sum of the samples' weights
+        counts = torch.stack((self.weights(slice(None)).sum(), torch.tensor(1.0, dtype=torch.float64)))
+        self.weight, self.processes = self.total(counts).tolist()
         self.class_shares = self._class_shares()
         self.mean, self.spread = torch.zeros(input.shape[1], dtype=torch.float64), 0.0
         if self.free:

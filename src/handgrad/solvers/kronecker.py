@@ -1,5 +1,7 @@
 """What the Hessian is like: a Kronecker product of how outputs and how features bend the loss."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -44,6 +46,8 @@ def feature_gram(
 ) -> Tensor:
     """Returns the mean of x x' over ``rows`` samples, drawn by how much they bend the loss; (D, D), or D + 1 each.
 
+    Of several processes each draws its part, among its own samples.
+
     Fewer than all are enough to precondition with, and evenly drawn ones are not: near the optimum of a small l2 most
     samples bend nothing.
 
@@ -54,7 +58,7 @@ def feature_gram(
     chances = spread.double().clamp_min(0) * problem.weights(slice(None))
     every = -(-len(chances) // MOST_CATEGORIES)  # of more samples, so many that torch can draw from
     chances = chances[::every]
-    rows = min(rows, int((chances > 0).sum()))
+    rows = min(math.ceil(rows / problem.processes), int((chances > 0).sum()))
     index = torch.multinomial(chances, rows, generator=generator).sort().values * every if rows else torch.arange(0)
     x = problem.rows(index, dtype)
     x = x[:, :-1] if problem.free else x
