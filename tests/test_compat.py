@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 import pytorch_lightning as pl
 import torch
+from omegaconf import OmegaConf
 from pytorch_lightning.loops.progress import _OptimizerProgress
 
 from handgrad import compat
@@ -201,6 +202,24 @@ def test_hydras_submitit_launcher_submits_by_what_it_is_given(monkeypatch):
         "singleton_state": {},
     }
     assert function is _core.execute_job
+
+
+def test_lightning_starts_further_processes_by_the_words_that_were_typed():
+    from hydra.core.hydra_config import HydraConfig
+    from pytorch_lightning.strategies.launchers import subprocess_script
+
+    taken = inspect.getsource(subprocess_script._SubprocessScriptLauncher._call_children_scripts)
+    assert "hydra_in_use = HydraConfig.initialized()" in taken, (
+        "Lightning asks Hydra for something else now: see compat.plain_children."
+    )
+    instance = HydraConfig.instance()
+    before, instance.cfg = instance.cfg, OmegaConf.create({"hydra": {}})
+    try:
+        with compat.plain_children():
+            assert not HydraConfig.initialized()
+        assert HydraConfig.initialized()
+    finally:
+        instance.cfg = before
 
 
 def test_known_warnings_are_kept_quiet_and_no_others():

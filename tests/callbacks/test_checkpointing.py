@@ -135,29 +135,34 @@ def test_without_it_nothing_is_saved(tmp_path):
 
 @pytest.fixture
 def trainer(tmp_path):
-    """A made-up trainer that writes down what is asked of it; ``heard`` is the first process's signal, if not None."""
+    """A made-up trainer that writes down what is asked of it; ``others`` is what other processes say of a signal, and
+    of a save."""
     calls: list = []
+    others = [0, 0]
 
-    def broadcast(value):
-        calls.append(("broadcast", value))
-        return value
+    def reduce(mine, reduce_op):
+        assert reduce_op == "max"
+        return torch.maximum(mine, torch.tensor(others))
 
     def save_checkpoint(path, weights_only):
         calls.append((Path(path).relative_to(tmp_path), weights_only))
 
-    return SimpleNamespace(
+    yield SimpleNamespace(
         calls=calls,
-        strategy=SimpleNamespace(broadcast=broadcast, launcher=None),
+        others=others,
+        is_global_zero=True,
+        strategy=SimpleNamespace(reduce=reduce, root_device=torch.device("cpu"), launcher=None),
         save_checkpoint=save_checkpoint,
         logger=None,
         default_root_dir=str(tmp_path),
         global_step=6,
         datamodule=SimpleNamespace(total_updates=30, batches=10, one_at_a_time=False, normalization=None),
     )
+    stopping.signal = None
 
 
 def saves(trainer) -> list:
-    found = [call for call in trainer.calls if call[0] != "broadcast"]
+    found = [*trainer.calls]
     trainer.calls.clear()
     return found
 
@@ -190,24 +195,33 @@ def test_the_curves_are_on_disk_before_the_checkpoint(trainer):
     assert saves(trainer) == [("curves", None), (LAST, False)]
 
 
-def test_all_processes_follow_the_first_ones_signal(trainer):
-    """One that has heard of no signal, and whose clock says no, saves and stops when the first one does."""
-    trainer.strategy.broadcast = lambda mine: signal.SIGTERM if mine is None else mine
+@pytest.mark.parametrize("own", [None, signal.SIGINT], ids=str)
+@pytest.mark.parametrize("first", [True, False])
+def test_all_processes_obey_a_signal_that_any_of_them_has_got(own, first, trainer):
+    """One that has heard of no signal, and whose clock says no, saves and stops when another one does."""
+    trainer.is_global_zero, trainer.others[0] = first, signal.SIGTERM
+    stopping.signal = own
     callback = Checkpointing(every_seconds=1e9)
     callback.on_train_start(trainer, None)
     with pytest.raises(Interrupted) as caught:
         callback.on_validation_end(trainer, None)
     assert (caught.value.number, caught.value.done) == (signal.SIGTERM, "6 updates")
     assert saves(trainer) == [(LAST, False)]
+    trainer.others[0] = 0
+    stopping.signal = signal.SIGINT
+    with pytest.raises(Interrupted):
+        callback.on_train_end(trainer, None)
 
 
-def test_a_signal_that_only_another_process_has_got_is_not_obeyed(trainer):
-    trainer.strategy.broadcast = lambda mine: mine if isinstance(mine, bool) else None
-    callback = Checkpointing(every_seconds=1e9)
+def test_the_first_ones_clock_counts(trainer):
+    callback = Checkpointing(every_seconds=0)
     callback.on_train_start(trainer, None)
-    stopping.signal = signal.SIGTERM
+    trainer.is_global_zero = False
     callback.on_validation_end(trainer, None)
-    assert saves(trainer) == []
+    assert saves(trainer) == [], "this one's own says that a save is due"
+    trainer.others[1] = 1
+    callback.on_validation_end(trainer, None)
+    assert saves(trainer) == [(LAST, False)]
 
 
 def test_signals_wait_in_training_alone(trainer):

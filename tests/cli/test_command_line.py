@@ -385,9 +385,11 @@ def test_a_run_wants_a_folder_of_its_own(command, tmp_path):
     words = ("experiment=report_logistic", "epochs=1", "hydra.run.dir=outputs/mine", "logger=none")
     assert command(*words).code == 0
     before = (tmp_path / "outputs/mine/results.csv").read_bytes()
-    ended = command(*words)
+    ended = command(*words)  # as it is repeated by SLURM, and by torchrun
+    assert (ended.code, ended.err) == (0, "outputs/mine has finished already\n")
+    ended = command(*words, "seed=1")
     assert ended.code == 1
-    assert "outputs/mine: holds a run already" in ended.err
+    assert "outputs/mine: holds a run already, of other words" in ended.err
     assert (tmp_path / "outputs/mine/results.csv").read_bytes() == before
     stored = tmp_path / "outputs/mine/.hydra/config.yaml"
     before = stored.read_bytes()
@@ -479,6 +481,17 @@ def test_extending_a_sweep_leaves_finished_runs_alone(command, tmp_path):
     assert command(*words, "l2=0,0.2").code == 0
     assert len(list(tmp_path.glob("outputs/sweep/*/results.csv"))) == 2
     assert (first.stat().st_mtime_ns, first.stat().st_ino) == (before.st_mtime_ns, before.st_ino)
+
+
+def test_the_same_command_goes_on_with_what_it_began(command, tmp_path):
+    words = ("experiment=report_logistic", "epochs=1", "logger=none", "hydra.run.dir=outputs/mine")
+    assert command(*words).code == 0
+    (tmp_path / "outputs/mine/results.csv").unlink()
+    ended = command(words[3], *words[:3])
+    assert ended.code == 0
+    assert "Training from update 29 of 28" in ended.err
+    (tmp_path / "outputs/mine/.hydra/overrides.yaml").write_text("[")
+    assert "damaged" in command(*words).err
 
 
 def test_a_sweep_on_several_devices_is_refused(command):

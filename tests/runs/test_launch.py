@@ -5,10 +5,26 @@ import pytest
 from handgrad.cli.configuration import check
 from handgrad.errors import InputError
 from handgrad.files import locked
-from handgrad.runs.launch import MEETING, RANKS, check_rank, is_first_process, launched
+from handgrad.runs import meeting
+from handgrad.runs.launch import MEETING, RANKS, Launch, check_rank, first_host, is_first_process, launched, was_added
 
-NAMES = (*RANKS, *MEETING, "WORLD_SIZE", "SLURM_STEP_NUM_TASKS")
-SEVERAL = {"WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": "1234"}
+OTHERS = ("WORLD_SIZE", "LOCAL_WORLD_SIZE", "NODE_RANK", "TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT")
+OTHERS += ("TORCHELASTIC_USE_AGENT_STORE",)
+SLURM = ("SLURM_STEP_NUM_TASKS", "SLURM_STEP_NUM_NODES", "SLURM_STEP_TASKS_PER_NODE", "SLURM_LOCALID", "SLURM_NODEID")
+SLURM += ("SLURM_STEP_NODELIST", "SLURM_STEP_ID", "SLURM_JOB_ID", "SLURM_RESTART_COUNT")
+NAMES = (*RANKS, *MEETING, *OTHERS, *SLURM)
+SEVERAL = {"WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": "1"}  # nobody listens there
+TORCHRUN = {"TORCHELASTIC_RUN_ID": "none", "WORLD_SIZE": "6", "LOCAL_WORLD_SIZE": "3", "RANK": "5", "LOCAL_RANK": "2"}
+TORCHRUN |= {"GROUP_RANK": "1", "TORCHELASTIC_RESTART_COUNT": "2", "MASTER_ADDR": "a", "MASTER_PORT": "7"}
+STEP = {"SLURM_STEP_NUM_TASKS": "4", "SLURM_STEP_NUM_NODES": "2", "SLURM_STEP_TASKS_PER_NODE": "2(x2)"}
+STEP |= {
+    "SLURM_PROCID": "3",
+    "SLURM_LOCALID": "1",
+    "SLURM_NODEID": "1",
+    "SLURM_JOB_ID": "1234567",
+    "SLURM_STEP_ID": "2",
+}
+STEP |= {"SLURM_STEP_NODELIST": "gpu[03,05]"}
 
 
 @pytest.fixture(autouse=True)
@@ -22,7 +38,10 @@ def environment(monkeypatch):
             monkeypatch.setenv(name, value)
 
     environment()
-    return environment
+    monkeypatch.setattr(meeting, "LINGER", 0.1)
+    monkeypatch.setattr("handgrad.cli.together.LAST_WORDS", 0.1)
+    yield environment
+    meeting.current.clear()
 
 
 @pytest.mark.parametrize(
@@ -30,22 +49,72 @@ def environment(monkeypatch):
     [
         ({}, None, True),
         ({"WORLD_SIZE": "4"}, None, True),  # some clusters set it for everything
-        ({"LOCAL_RANK": "0", **SEVERAL}, ("WORLD_SIZE", 2), True),
-        ({"LOCAL_RANK": "1", **SEVERAL}, ("WORLD_SIZE", 2), False),
-        ({"LOCAL_RANK": "01", **SEVERAL}, ("WORLD_SIZE", 2), False),
-        ({"LOCAL_RANK": "0"}, ("WORLD_SIZE", 1), True),
-        ({"LOCAL_RANK": "0", "WORLD_SIZE": "1"}, ("WORLD_SIZE", 1), True),
-        ({"LOCAL_RANK": "00", "WORLD_SIZE": "01"}, ("WORLD_SIZE", 1), True),  # numbers, not text
+        ({"LOCAL_RANK": "0", **SEVERAL}, Launch("WORLD_SIZE", 2, 0, 0, 2), True),
+        ({"LOCAL_RANK": "1", **SEVERAL}, Launch("WORLD_SIZE", 2, 1, 1, 2), False),
+        ({"LOCAL_RANK": "01", **SEVERAL}, Launch("WORLD_SIZE", 2, 1, 1, 2), False),
+        ({"LOCAL_RANK": "0"}, Launch("WORLD_SIZE", 1), True),
+        ({"LOCAL_RANK": "00", "WORLD_SIZE": "01"}, Launch("WORLD_SIZE", 1), True),  # numbers, not text
+        ({"LOCAL_RANK": "1", "NODE_RANK": "0", "RANK": "0", **SEVERAL}, Launch("WORLD_SIZE", 2, 1, 1, 2), False),
+        ({"LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1", "RANK": "1", **SEVERAL}, Launch("WORLD_SIZE", 2, 1), False),
+        (TORCHRUN, Launch("WORLD_SIZE", 6, 5, 2, 3, "2"), False),
+        (TORCHRUN | {"RANK": "0", "LOCAL_RANK": "0"}, Launch("WORLD_SIZE", 6, 0, 0, 3, "2"), True),
+        (TORCHRUN | {"RANK": "3", "LOCAL_RANK": "0"}, Launch("WORLD_SIZE", 6, 3, 0, 3, "2"), False),  # another host's
+        (TORCHRUN | {"NODE_RANK": "7"}, Launch("WORLD_SIZE", 6, 5, 2, 3, "2"), False),  # anybody's
         ({"RANK": "1", "SLURM_PROCID": "1", "JSM_NAMESPACE_RANK": "1"}, None, True),  # of nobody that we know
-        ({"SLURM_STEP_NUM_TASKS": "3"}, ("SLURM_STEP_NUM_TASKS", 3), True),
-        ({"SLURM_STEP_NUM_TASKS": "1"}, None, True),
-        ({"SLURM_STEP_NUM_TASKS": "01"}, None, True),
+        ({"SLURM_STEP_NUM_TASKS": "3"}, Launch("SLURM_STEP_NUM_TASKS", 3, 0, 0, 3, "0_0_0"), True),
+        ({"SLURM_STEP_NUM_TASKS": "1", "SLURM_PROCID": "0"}, None, True),
+        ({"SLURM_NTASKS": "4", "SLURM_PROCID": "0", "SLURM_JOB_ID": "1"}, None, True),  # a job's script without srun
+        ({"SLURM_ARRAY_TASK_ID": "3", "SLURM_STEP_NUM_TASKS": "01"}, None, True),
+        (STEP, Launch("SLURM_STEP_NUM_TASKS", 4, 3, 1, 2, "1234567_2_0"), False),
+        (STEP | {"SLURM_RESTART_COUNT": "1"}, Launch("SLURM_STEP_NUM_TASKS", 4, 3, 1, 2, "1234567_2_1"), False),
+        (STEP | TORCHRUN, Launch("WORLD_SIZE", 6, 5, 2, 3, "2"), False),  # torchrun in a step is torchrun
     ],
 )
 def test_what_launchers_tell(variables, found, first, environment):
     environment(**variables)
     assert (launched(), is_first_process()) == (found, first)
     check_rank()
+
+
+def test_hosts_and_where_all_meet(environment):
+    environment(**TORCHRUN)
+    found = launched()
+    assert (found.nodes, found.node_rank, found.place(), found.served) == (2, 1, ("a", 7), False)
+    environment(**TORCHRUN, TORCHELASTIC_USE_AGENT_STORE="True")
+    assert found.served
+    environment(**STEP)
+    found = launched()
+    host, port = found.place()
+    assert (found.nodes, found.node_rank, host, found.served) == (2, 1, "gpu03", False)
+    assert 15_000 <= port < 30_000
+    environment(**STEP | {"SLURM_STEP_ID": "3"})
+    assert found.place()[1] != port, "two steps of a job may begin on one host"
+    environment(**STEP, MASTER_ADDR="b", MASTER_PORT="9")
+    assert found.place() == ("b", 9)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "first"),
+    [
+        ("a", "a"),
+        ("a,b", "a"),
+        ("a[03-05,07],b", "a03"),
+        ("gpu[1-2]-ib", "gpu1-ib"),
+        ("x-[7,9]", "x-7"),
+        ("c-1[2,4]", "c-12"),
+    ],
+)
+def test_the_first_host_of_a_list_of_slurms(nodes, first):
+    assert first_host(nodes) == first
+
+
+def test_who_was_added_by_lightning(environment):
+    environment(LOCAL_RANK="1", NODE_RANK="0", **SEVERAL)
+    assert was_added()
+    environment(**TORCHRUN, NODE_RANK="0")
+    assert not was_added()
+    environment(**STEP)
+    assert not was_added()
 
 
 @pytest.mark.parametrize(
@@ -60,6 +129,10 @@ def test_what_launchers_tell(variables, found, first, environment):
         ({"SLURM_STEP_NUM_TASKS": "x"}, "SLURM_STEP_NUM_TASKS=x: in the environment"),
         ({"RANK": ""}, "RANK=: in the environment, accepted is a whole number from 0"),
         ({"SLURM_PROCID": "x"}, "SLURM_PROCID=x: in the environment, accepted is a whole number from 0"),
+        (STEP | {"SLURM_PROCID": "4"}, "SLURM_PROCID=4: in the environment, where SLURM_STEP_NUM_TASKS=4"),
+        (TORCHRUN | {"LOCAL_WORLD_SIZE": "4"}, "LOCAL_WORLD_SIZE=4: with WORLD_SIZE=6 accepted is as many processes"),
+        (STEP | {"SLURM_STEP_NUM_NODES": "3"}, "SLURM_STEP_NUM_NODES=3: with SLURM_STEP_NUM_TASKS=4 accepted is as"),
+        (STEP | {"SLURM_STEP_TASKS_PER_NODE": "1,3"}, "SLURM_STEP_TASKS_PER_NODE=1,3: accepted are as many tasks on"),
     ],
 )
 def test_a_process_that_nobody_launched_is_refused(variables, told, environment):
@@ -69,36 +142,52 @@ def test_a_process_that_nobody_launched_is_refused(variables, told, environment)
 
 
 @pytest.mark.parametrize(
-    ("words", "accepted"),
+    ("words", "told"),
     [
-        ([], False),
-        (["trainer.devices=2", "trainer.strategy=ddp"], True),
-        (["trainer.devices=[0,1]", "trainer.strategy=ddp"], True),
-        (["trainer.devices=3", "trainer.strategy=ddp"], False),
-        (["trainer.devices=auto"], False),
+        ([], ""),
+        (["trainer.devices=auto", "trainer.num_nodes=1"], ""),
+        (["trainer.devices=2", "trainer.strategy=ddp"], ""),
+        (["trainer.devices=[0,1]"], ""),
+        (["trainer.devices=3"], "trainer.devices=3"),
+        (["trainer.devices=1"], "trainer.devices=1"),
+        (["trainer.num_nodes=2"], "trainer.num_nodes=2"),
     ],
 )
-def test_those_that_are_launched_train_together(words, accepted, environment, composed):
+def test_those_that_are_launched_train_together(words, told, environment, composed):
     environment(LOCAL_RANK="0", **SEVERAL)
     cfg = composed(*words)
-    if accepted:
-        check(cfg)
-    else:
-        with pytest.raises(
-            InputError, match=r"2 processes were launched \(WORLD_SIZE\).*accepted is trainer.devices=2 "
-        ):
+    if told:
+        with pytest.raises(InputError, match=rf"^{told}: 2 processes were launched \(WORLD_SIZE\), 2 per host; "):
             check(cfg)
+    else:
+        check(cfg)
+        assert (cfg.trainer.devices, cfg.trainer.num_nodes) in ((2, 1), ([0, 1], 1))
+
+
+def test_hosts_that_nobody_launched_are_refused(composed):
+    with pytest.raises(
+        InputError, match=r"^trainer.num_nodes=2: this process was launched alone; accepted .* torchrun"
+    ):
+        check(composed("trainer.num_nodes=2"))
+    check(cfg := composed())
+    assert (cfg.trainer.devices, cfg.trainer.num_nodes) == (1, 1)
 
 
 @pytest.mark.parametrize("rank", ["0", "1"])
-@pytest.mark.parametrize("words", [(), ("hydra.run.dir=outputs/run",), ("-m", "l2=0,1")], ids=str)
+@pytest.mark.parametrize("words", [("trainer.devices=3",), ("-m", "l2=0,1"), ("epoch=1",)], ids=str)
 def test_a_launch_that_does_not_match_leaves_nothing(words, rank, environment, command, tmp_path):
-    environment(LOCAL_RANK=rank, **SEVERAL)
-    ended = command("epochs=1", *words)
+    environment(LOCAL_RANK=rank, **SEVERAL | {"MASTER_PORT": "0" if rank == "0" else "1"})
+    ended = command(*words, "trainer.peer_timeout=0.2")
     assert ended.code == 1
     assert ended.err.count("error: ") == (rank == "0"), "the first one tells"
-    assert not [path for path in tmp_path.glob("outputs/**/*") if path.is_file() or path.name == "run"]
     assert not list(tmp_path.glob("outputs/*/*"))
+
+
+def test_the_first_process_that_waits_in_vain_says_so(environment, command, tmp_path):
+    environment(LOCAL_RANK="0", **SEVERAL | {"MASTER_PORT": "0"})
+    ended = command("trainer.peer_timeout=0.2", "hydra.run.dir=outputs/run")
+    assert (ended.code, ended.err) == (1, "error: process 1 has not come in 0.2 s (trainer.peer_timeout)\n")
+    assert not (tmp_path / "outputs/run").exists()
 
 
 @pytest.mark.parametrize("rank", ["0", "1"])

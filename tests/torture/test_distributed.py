@@ -5,13 +5,19 @@ import re
 import resource
 import signal
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 
+from handgrad.cli.configuration import CONF
+from handgrad.files import locked
+from tests.conftest import DATA
 from tests.test_train import scalars
 from tests.torture.processes import group_members, launch, read_until
+from tests.torture.trials import state_digest
 
 SOFTMAX = ("experiment=report_l2", "l2=[0,0.2,2]", "epochs=3", "patience=4", "lr=0.002", "optimizer.momentum=0.9")
 LOGISTIC = ("experiment=report_logistic", "epochs=2")
@@ -23,6 +29,15 @@ CASES = {
 }
 LONG = ("experiment=report_softmax", "epochs=200", "data.shuffle=true", "batch_size=127", "threads=1")
 LONG += ("callbacks.checkpoint.every_seconds=0", "trainer.devices=2", "trainer.strategy=ddp")
+
+
+def long_form(*cases: tuple) -> list:
+    return [pytest.param(*case, marks=pytest.mark.torture) for case in cases]
+
+
+EXACT = ("experiment=report_softmax", "optimizer=exact", "l2=[0.01,0.1]", "threads=1", "callbacks.figures=null")
+ONE_OF_EACH = [(1, signal.SIGTERM), *long_form((0, signal.SIGTERM), (0, signal.SIGUSR1), (1, signal.SIGUSR1))]
+SLURM_TASKS = [(2, 1), *long_form((1, 0), (2, 0), (3, 2))]
 
 
 def free_port() -> int:
@@ -50,8 +65,7 @@ def distributed(start):
         }
         programs = []
         for rank in range(processes):
-            added = (f'hydra.run.dir="{run}"', f"hydra.job.name=train_ddp_process_{rank}", "hydra.output_subdir=null")
-            programs.append(start(*words, *(added if rank else ()), **place, LOCAL_RANK=str(rank)))
+            programs.append(start(*words, **place, LOCAL_RANK=str(rank)))
         return programs
 
     return distributed
@@ -133,10 +147,198 @@ def test_a_killed_process_takes_the_others_with_it(victim, tmp_path):
     assert group_members(process.pid) == {}
 
 
+# --- torchrun ---------------------------------------------------------------------------------------------------------
+
+SHORT = ("experiment=report_softmax", "epochs=3", "data.shuffle=true", "batch_size=127", "threads=1", "l2=[0,0.1]")
+SHORT += ("callbacks.checkpoint.every_seconds=0", "callbacks.figures=null")
+FIXED = "hydra.run.dir=outputs/run"
+
+
+def torchrun(folder: Path, *words: str, options: tuple[str, ...] = ("--nproc-per-node", "2")) -> subprocess.Popen:
+    """Starts ``torchrun … train.py`` in ``folder``, in a process group of its own."""
+    if not (folder / "data").exists():
+        (folder / "data").symlink_to(DATA)
+    program = [sys.executable, "-m", "torch.distributed.run", *options, CONF.parent / "train.py", *words]
+    return subprocess.Popen(
+        program,
+        cwd=folder,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        process_group=0,
+    )
+
+
+def of_hosts(port: int, rank: int) -> tuple[str, ...]:
+    """Returns torchrun's options for one of two hosts, which are one machine here."""
+    place = ("--master-addr", "127.0.0.1", "--master-port", str(port))
+    return ("--nnodes", "2", "--node-rank", str(rank), "--nproc-per-node", "1", *place)
+
+
+def workers(group: int) -> dict[int, int]:
+    """Returns the ids of torchrun's workers by their rank."""
+    found = {}
+    for process in group_members(group):
+        variables = Path(f"/proc/{process}/environ").read_text().split("\0")
+        found |= {int(text.partition("=")[2]): process for text in variables if text.startswith("RANK=")}
+    return found
+
+
+def errors(told: str) -> list[str]:
+    return [line for line in told.splitlines() if line.startswith("error: ")]
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory) -> tuple[Path, str]:
+    """The run of ``SHORT`` on two processes, which nothing disturbs: its folder, and what was said."""
+    place = tmp_path_factory.mktemp("unbroken")
+    process = torchrun(place, *SHORT)
+    told = process.communicate()[1]
+    assert process.returncode == 0, told
+    (folder,) = place.glob("outputs/*/*")
+    return folder, told
+
+
+def test_two_workers_of_torchrun_are_one_run(unbroken, command, tmp_path):
+    """Without trainer.devices, and without a folder's name: one folder, one that speaks, the weights of one process."""
+    folder, told = unbroken
+    assert told.count("Training from") == told.count("Loading torch") == 1
+    assert (folder / "train.log").read_text().count("Training from") == 1
+    assert [len(list(place.glob("*tfevents*"))) for place in folder.glob("l2=*")] == [1, 1]
+    assert command(*SHORT, "hydra.run.dir=outputs/one").code == 0
+    assert_same_weights(folder, tmp_path / "outputs/one")
+
+
+@pytest.mark.torture
+@pytest.mark.parametrize("words", [SHORT, EXACT], ids=["sgd", "exact"])
+def test_two_hosts_are_one_run(words, command, tmp_path):
+    port = free_port()
+    hosts = [torchrun(tmp_path, *words, options=of_hosts(port, rank)) for rank in (0, 1)]
+    told = [host.communicate()[1] for host in hosts]
+    assert [host.returncode for host in hosts] == [0, 0], told
+    (folder,) = tmp_path.glob("outputs/*/*")
+    assert "Training from" in told[0]
+    assert "Training" not in told[1] + str(errors(told[1]))
+    assert command(*words, "hydra.run.dir=outputs/one").code == 0
+    assert_same_weights(folder, tmp_path / "outputs/one")
+
+
+def assert_same_weights(several: Path, one: Path) -> None:
+    for name in ("last.ckpt", "best.ckpt"):
+        found, expected = (
+            torch.load(run / "checkpoints" / name, weights_only=True)["state_dict"] for run in (several, one)
+        )
+        for key in expected:
+            assert torch.allclose(found[key], expected[key], rtol=0, atol=1e-6), key
+
+
+@pytest.mark.parametrize(("rank", "number"), ONE_OF_EACH)
+def test_a_signal_to_any_worker_saves_all_and_the_restart_goes_on(rank, number, command, tmp_path, unbroken):
+    """torchrun starts the very same command again, which goes on by itself, bit for bit."""
+    process = torchrun(tmp_path, *SHORT, FIXED, options=("--nproc-per-node", "2", "--max-restarts", "1"))
+    told = read_until(process, "Training from update 1 of")
+    os.kill(workers(process.pid)[rank], number)
+    told += process.communicate()[1]
+    assert process.returncode == 0, told
+    (stopped,) = re.findall(rf"Stopped by {number.name} after (\d+) updates; all is saved", told)
+    assert f"Training from update {int(stopped) + 1} of" in told
+    assert (errors(told), group_members(process.pid)) == ([], {})
+    assert state_digest(tmp_path / "outputs/run") == state_digest(unbroken[0])
+
+
+@pytest.mark.torture
+def test_a_signal_to_torchrun_saves_and_the_same_command_goes_on(command, tmp_path, unbroken):
+    process = torchrun(tmp_path, *SHORT, FIXED)
+    told = read_until(process, "Training from update 1 of")
+    process.terminate()
+    told += process.communicate()[1]
+    assert "Stopped by SIGTERM after" in told
+    assert "python train.py resume=outputs/run" in told
+    assert group_members(process.pid) == {}
+    other = torchrun(tmp_path, *SHORT, FIXED, options=("--nproc-per-node", "3"))
+    assert "error: outputs/run: begun by 2 processes on 1 hosts, and now there are 3 on 1" in other.communicate()[1]
+    again = torchrun(tmp_path, "resume=outputs/run")
+    told = again.communicate()[1]
+    assert again.returncode == 0, told
+    assert state_digest(tmp_path / "outputs/run") == state_digest(unbroken[0])
+    finished = torchrun(tmp_path, *SHORT, FIXED)
+    assert "outputs/run has finished already" in finished.communicate()[1]
+    assert finished.returncode == 0
+
+
+def test_whoever_fails_ends_all_with_one_line(tmp_path):
+    """The folder is in use, as the first process alone can see."""
+    with locked(tmp_path / "outputs/run/.lock"):
+        process = torchrun(tmp_path, *SHORT, FIXED)
+        told = process.communicate()[1]
+    assert (process.returncode, errors(told)) == (1, ["error: outputs/run: a run is under way there"])
+
+
+@pytest.mark.torture
+def test_a_host_that_lacks_the_data_ends_all(tmp_path):
+    port, other = free_port(), tmp_path / "other"
+    other.mkdir()
+    (other / "data").mkdir()
+    hosts = [torchrun(place, *SHORT, options=of_hosts(port, rank)) for rank, place in enumerate((tmp_path, other))]
+    told = [host.communicate()[1] for host in hosts]
+    assert [host.returncode for host in hosts] == [1, 1]
+    assert [len(errors(text)) for text in told] == [1, 0], told
+    assert errors(told[0])[0].startswith(f"error: process 1 on {socket.gethostname()}: data/MNIST/raw: no such folder")
+    assert not list(tmp_path.glob("outputs/*/*_*")), "nothing is left of it"
+
+
+# --- SLURM, by its variables ------------------------------------------------------------------------------------------
+
+
+def step(tasks: int, job: int) -> dict[str, str]:
+    """Returns what srun sets for all tasks of a step on one node; ``job`` is of nobody else here."""
+    told = {"SLURM_JOB_ID": job, "SLURM_STEP_ID": 0, "SLURM_STEP_NUM_TASKS": tasks, "SLURM_STEP_NUM_NODES": 1}
+    told |= {"SLURM_STEP_TASKS_PER_NODE": tasks, "SLURM_STEP_NODELIST": "localhost", "SLURM_JOB_NAME": "probe"}
+    told |= {"SLURM_NTASKS": tasks, "SLURM_NNODES": 1, "SLURM_NODEID": 0}
+    return {name: str(value) for name, value in told.items()}
+
+
+def tasks_of(start, number: int, job: int, *words: str) -> list:
+    return [
+        start(*words, **step(number, job), SLURM_PROCID=str(rank), SLURM_LOCALID=str(rank)) for rank in range(number)
+    ]
+
+
+@pytest.mark.parametrize(("tasks", "rank"), SLURM_TASKS)
+def test_sigusr1_under_slurm_requeues_and_the_job_goes_on(tasks, rank, start, tmp_path, monkeypatch):
+    """No file of Lightning's is written, and the results are those of a run that nothing disturbs."""
+    asked = tmp_path / "bin" / "asked"
+    asked.parent.mkdir()
+    (asked.parent / "scontrol").write_text(f'#!/bin/sh\necho "$@" >> {asked}\n')
+    (asked.parent / "scontrol").chmod(0o755)
+    job, path = free_port(), f"{asked.parent}:{os.environ['PATH']}"
+    unbroken = [program.end() for program in tasks_of(start, tasks, job, *SHORT, "hydra.run.dir=outputs/unbroken")]
+    assert [code for code, _ in unbroken] == [0] * tasks, unbroken
+    programs = [
+        start(*SHORT, FIXED, **step(tasks, job), PATH=path, SLURM_PROCID=str(number), SLURM_LOCALID=str(number))
+        for number in range(tasks)
+    ]
+    programs[0].wait_until(lambda: "Training from update 1 of" in programs[0].told.read_text())
+    os.kill(programs[rank].process.pid, signal.SIGUSR1)
+    ended = [program.end() for program in programs]
+    assert [code for code, _ in ended] == [128 + signal.SIGUSR1] * tasks, ended
+    assert ended[0][1].endswith(f"The job is requeued: scontrol requeue {job}\n")
+    assert [told for _, told in ended[1:]] == [""] * (tasks - 1)
+    assert asked.read_text() == f"requeue {job}\n"
+    again = [program.end() for program in tasks_of(start, tasks, job, *SHORT, FIXED)]
+    assert [code for code, _ in again] == [0] * tasks, again
+    assert state_digest(tmp_path / "outputs/run") == state_digest(tmp_path / "outputs/unbroken")
+    assert {path.name for path in tmp_path.iterdir() if not path.name.startswith("told")} == {"bin", "data", "outputs"}
+
+
+# --- what is refused --------------------------------------------------------------------------------------------------
+
+
 def test_mini_batches_too_small_to_share_are_refused(command):
     ended = command("trainer.devices=4", "batch_size=3")
     assert ended.code == 1
-    assert "error: batch_size=3: accepted with trainer.devices=4 is that or more" in ended.err
+    assert "error: batch_size=3: accepted with 4 processes is that or more" in ended.err
 
 
 def test_other_ways_to_distribute_are_refused(command):

@@ -301,8 +301,8 @@ def check_launched(cfg: DictConfig) -> None:
         key = f"trainer.devices={written(OmegaConf.to_container(devices) if OmegaConf.is_config(devices) else devices)}"
         key = key if each != found.local_processes else f"trainer.num_nodes={hosts}"
         raise InputError(
-            f"{key}: {found.processes} processes were launched ({found.variable}), {found.local_processes} on each of "
-            f"{found.nodes} hosts; accepted is trainer.devices={found.local_processes} "
+            f"{key}: {found.processes} processes were launched ({found.variable}), {found.local_processes} per host; "
+            f"accepted is trainer.devices={found.local_processes} "
             f"trainer.num_nodes={found.nodes}, or the command without both"
         )
 

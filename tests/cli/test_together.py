@@ -1,0 +1,106 @@
+"""How several processes begin and end as one, each with what it would do; the launches themselves: tests/torture."""
+
+import json
+import threading
+
+import pytest
+from torch.distributed import HashStore
+
+from handgrad.cli.configuration import check, resolved
+from handgrad.cli.together import begin, folder_of_first, part
+from handgrad.errors import InputError
+from handgrad.runs import meeting
+from handgrad.runs.folder import LAST, RunFolder
+from handgrad.runs.launch import Launch
+from handgrad.runs.meeting import Meeting
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch) -> RunFolder:
+    monkeypatch.chdir(tmp_path)
+    for name in ("LOCAL_RANK", "SLURM_STEP_NUM_TASKS"):
+        monkeypatch.delenv(name, raising=False)
+    return RunFolder(tmp_path / "outputs" / "run")
+
+
+@pytest.fixture
+def among(monkeypatch):
+    """Makes this process one of two that have met, or will."""
+    store = HashStore()
+
+    def among(rank: int, seconds: float = 0.2) -> Meeting:
+        launch = Launch("WORLD_SIZE", 2, rank, rank, 2)
+        for name, value in {"LOCAL_RANK": rank, "WORLD_SIZE": 2, "MASTER_ADDR": "localhost", "MASTER_PORT": 1}.items():
+            monkeypatch.setenv(name, str(value))
+        monkeypatch.setattr(meeting, "current", [Meeting(launch, store, seconds)])
+        return meeting.current[0]
+
+    return among
+
+
+def saved(run: RunFolder, cfg) -> None:
+    run.begin(resolved(cfg), [], None)
+    (run.path / LAST).parent.mkdir()
+    (run.path / LAST).touch()
+
+
+def test_who_is_alone_begins_and_tells_nobody(run, composed):
+    check(cfg := composed())
+    assert begin(run, cfg)
+    assert (folder_of_first(), part("an error"), meeting.current) == (None, "", [])
+
+
+def test_the_first_one_tells_its_folder_when_all_are_there(run, composed, among):
+    check(cfg := composed("trainer.peer_timeout=0.2"))
+    first = among(0)
+    check(cfg := composed("trainer.peer_timeout=0.2"))
+    assert folder_of_first() is None
+    with pytest.raises(InputError, match=r"^process 1 has not come in 0.2 s"):
+        begin(run, cfg)
+    assert not first.store.check(["run"])
+    second = Meeting(Launch("WORLD_SIZE", 2, 1, 1, 2), first.store, 1)
+    second.tell("here/1", "")
+    assert begin(run, cfg)
+    assert json.loads(second.hear("run")) == [str(run.path), "new"]
+
+
+def test_the_others_follow(run, composed, among):
+    other = among(1)
+    check(cfg := composed("trainer.peer_timeout=0.2"))
+    other.tell("run", json.dumps([str(run.path), "new"]))
+    assert folder_of_first() == str(run.path)
+    assert other.store.check(["here/1"])
+    assert begin(run, cfg)
+    other.tell("run", json.dumps([str(run.path), "finished"]))
+    assert not begin(run, cfg), "there is nothing left to do"
+    other.tell("run", json.dumps([str(run.path), "saved"]))
+    with pytest.raises(InputError, match=r"^outputs/run/checkpoints/last.ckpt: missing; accepted is a folder that all"):
+        begin(run, cfg)
+    saved(run, cfg)
+    assert begin(run, cfg)
+
+
+def test_a_refusal_of_the_first_is_that_of_all(composed, among):
+    first = among(0)
+    telling = threading.Thread(target=part, args=("outputs/run: a run is under way there",))
+    telling.start()
+    telling.join(0.01)
+    among(1)
+    with pytest.raises(InputError, match=r"^outputs/run: a run is under way there$"):
+        folder_of_first()
+    assert part("outputs/run: a run is under way there") == "outputs/run: a run is under way there"
+    telling.join()
+    assert first.store.check(["left/0", "left/1"])
+
+
+@pytest.mark.parametrize("words", [("trainer.devices=2",), ("trainer.devices=[0,1]",)], ids=str)
+def test_a_run_goes_on_with_as_many_processes_as_before(words, run, composed, among):
+    check(cfg := composed())
+    saved(run, cfg)
+    assert begin(run, cfg)
+    check(several := composed(*words))
+    with pytest.raises(InputError, match=r"^outputs/run: begun by 1 processes on 1 hosts, and now there are 2 on 1; "):
+        begin(run, several)
+    assert meeting.current == [], "nobody was called"
+    (run.path / ".hydra/config.yaml").write_text("[")  # for people
+    assert begin(run, cfg)
