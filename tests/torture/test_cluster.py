@@ -8,7 +8,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -24,6 +24,8 @@ pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="te
 
 WORDS = ("experiment=report_logistic", "epochs=60", "patience=null", "logger=none", "threads=1")
 WORDS += ("callbacks.figures=null", "callbacks.checkpoint.every_seconds=0")
+LONGER = [word.replace("epochs=60", "epochs=150") for word in WORDS]
+ENDLESS = [word.replace("epochs=60", "epochs=100000") for word in WORDS]
 LOCAL = ("hydra/launcher=submitit_local", "hydra.launcher.timeout_min=60")
 SLURM = ("hydra/launcher=submitit_slurm", "hydra.launcher.partition=gpu", "hydra.launcher.cpus_per_task=1")
 PREEMPTION = signal.SIGUSR2
@@ -113,7 +115,11 @@ def begin(tmp_path) -> Iterator[Callable[..., Sweep]]:
 @pytest.fixture
 def alone(run) -> Callable[..., dict[str, str]]:
     """Returns the digests of runs that nothing has disturbed, by their l2."""
-    return lambda *l2: {it: state_digest(run(*WORDS, f"l2={it}", name=f"alone{it}")) for it in l2}
+
+    def alone(*l2: str, words: Sequence[str] = WORDS) -> dict[str, str]:
+        return {it: state_digest(run(*words, f"l2={it}", name=f"alone{it}")) for it in l2}
+
+    return alone
 
 
 # --- on this machine -------------------------------------------------------------------------------------------------
@@ -139,31 +145,30 @@ def test_a_job_makes_room_and_the_sweep_is_stopped_and_goes_on(tmp_path, begin, 
 @pytest.mark.torture
 @pytest.mark.parametrize("trial", range(5))
 def test_six_jobs_of_which_one_fails_one_is_killed_one_makes_room_and_all_are_stopped(trial, begin, alone):
-    sweep = begin("-m", *WORDS, "l2=0,0.1,-1,0.2,0.3,0.4", *LOCAL, "hydra.sweep.dir=outputs/sweep")
+    sweep = begin("-m", *LONGER, "l2=0,0.1,-1,0.2,0.3,0.4", *LOCAL, "hydra.sweep.dir=outputs/sweep")
     sweep.until_saved("0", "0.1")
     os.kill(sweep.holder("0.1"), signal.SIGKILL)
     sweep.preempt("0", lambda process: os.kill(process, PREEMPTION))
     told = sweep.stop()
     again = begin(*resume_command(told))
-    again.until(lambda: again.holder("0.2"))
-    os.kill(again.holder("0.2"), signal.SIGKILL)
+    again.until(lambda: again.holder("0.1"))
+    os.kill(again.holder("0.1"), signal.SIGKILL)
     code, told = again.end()
     assert code == 1, told
-    assert [("l2=-1: accepted is" in line, "its process died" in line) for line in failed(told)] == [
+    assert [("its process died" in line, "l2=-1: accepted is" in line) for line in failed(told)] == [
         (True, False),
         (False, True),
     ]
-    assert again.digests().keys() == {"0", "0.1", "0.3", "0.4"}
+    assert again.digests().keys() == {"0", "0.2", "0.3", "0.4"}
     last = begin(*resume_command(told))
     code, told = last.end()
     assert (code, len(failed(told))) == (1, 1), told
-    assert last.digests() == alone("0", "0.1", "0.2", "0.3", "0.4")
+    assert last.digests() == alone("0", "0.1", "0.2", "0.3", "0.4", words=LONGER)
 
 
 @pytest.mark.torture
 def test_nothing_trains_on_when_the_first_process_is_killed(begin):
-    words = [word.replace("epochs=60", "epochs=100000") for word in WORDS]
-    sweep = begin("-m", *words, "l2=0,0.1", *LOCAL, "hydra.sweep.dir=outputs/sweep")
+    sweep = begin("-m", *ENDLESS, "l2=0,0.1", *LOCAL, "hydra.sweep.dir=outputs/sweep")
     sweep.until_saved("0", "0.1")
     sweep.process.kill()
     sweep.end()
@@ -171,8 +176,7 @@ def test_nothing_trains_on_when_the_first_process_is_killed(begin):
 
 @pytest.mark.torture
 def test_a_second_signal_ends_all_at_once(begin):
-    words = [word.replace("epochs=60", "epochs=100000") for word in WORDS]
-    sweep = begin("-m", *words, "l2=0,0.1", *LOCAL, "hydra.sweep.dir=outputs/sweep")
+    sweep = begin("-m", *ENDLESS, "l2=0,0.1", *LOCAL, "hydra.sweep.dir=outputs/sweep")
     sweep.until_saved("0", "0.1")
     os.kill(sweep.holder("0"), signal.SIGSTOP)  # it does not come to its next check
     stopped = sweep.holder("0")
