@@ -174,6 +174,36 @@ def test_hydras_joblib_launcher_launches_by_what_it_is_given(monkeypatch):
     )
 
 
+def test_hydras_submitit_launcher_submits_by_what_it_is_given(monkeypatch):
+    import submitit
+    from hydra_plugins.hydra_joblib_launcher import _core
+    from hydra_plugins.hydra_submitit_launcher.submitit_launcher import BaseSubmititLauncher
+
+    monkeypatch.setattr(submitit, "AutoExecutor", submitit.AutoExecutor)
+    compat.submit_by(len)
+    source = inspect.getsource(BaseSubmititLauncher.launch)
+    asked = ("submitit.AutoExecutor(cluster=", "executor.map_array(self, ", "[j.results()[0] for j in jobs]")
+    assert submitit.AutoExecutor is len
+    assert all(call in source for call in asked), (
+        "Hydra's submitit launcher submits otherwise now: one killed job would end a whole sweep."
+    )
+    taken = [*inspect.signature(BaseSubmititLauncher.__call__).parameters][1:]
+    assert taken == ["sweep_overrides", "job_dir_key", "job_num", "job_id", "singleton_state"], (
+        "A job of Hydra's submitit launcher takes other arguments now: see compat.as_joblibs."
+    )
+    launcher = SimpleNamespace(hydra_context="context", config="config")
+    function, arguments, named = compat.as_joblibs(launcher, (["l2=0"], "hydra.sweep.dir", 3, "job_id_for_3", {}))
+    assert inspect.signature(_core.execute_job).bind(*arguments, **named).arguments == {
+        "idx": 3,
+        "overrides": ["l2=0"],
+        "hydra_context": "context",
+        "config": "config",
+        "task_function": None,
+        "singleton_state": {},
+    }
+    assert function is _core.execute_job
+
+
 def test_lightning_starts_further_processes_by_the_words_that_were_typed():
     from hydra.core.hydra_config import HydraConfig
     from pytorch_lightning.strategies.launchers import subprocess_script

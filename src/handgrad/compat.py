@@ -97,6 +97,25 @@ def in_place_of(call: tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]
     return returned
 
 
+def submit_by(executor: Any) -> None:
+    """Makes Hydra's submitit launcher submit by ``executor`` in place of ``submitit.AutoExecutor``, as above."""
+    import submitit
+
+    submitit.AutoExecutor = executor  # type: ignore[misc]
+
+
+def as_joblibs(launcher: Any, arguments: tuple[Any, ...]) -> tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]:
+    """Returns a job of Hydra's submitit launcher as its joblib launcher would call it, for ``in_place_of``.
+
+    Args:
+        arguments: that the launcher is called with in the job's process.
+    """
+    from hydra_plugins.hydra_joblib_launcher._core import execute_job
+
+    words, _, number, _, singletons = arguments
+    return execute_job, (number, words, launcher.hydra_context, launcher.config, None, singletons), {}
+
+
 @contextmanager
 def plain_children() -> Iterator[None]:
     """Lets Lightning start the other processes of a run by this one's very words: they are told the folder.

@@ -9,10 +9,10 @@ import pytest
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
-from handgrad.cli.command_line import HYDRA_KEYS, OPTIONS
+from handgrad.cli.command_line import HYDRA_KEYS, OPTIONS, check_arguments
 from handgrad.cli.configuration import CONF, DEFAULTS, check_ranges, composed, written
-from handgrad.cli.help import ABOUT, FLAGS, GROUPS, OTHERS, defaults, help_text, options, sections
-from handgrad.cli.settings import SETTINGS, UNUSED
+from handgrad.cli.help import ABOUT, FLAGS, GROUPS, OTHERS, defaults, help_text, launchers, options, sections
+from handgrad.cli.settings import LAUNCHER_SETTINGS, SETTINGS, UNUSED
 from handgrad.data.mnist import SPLITS
 
 LINKED = {"lr"} | DEFAULTS  # to the task's
@@ -25,7 +25,8 @@ def test_every_setting_has_its_lines_and_nothing_else_has():
     named = [key for keys in sections().values() for key in keys]
     assert set(named) == SETTINGS.keys()
     others = ["callbacks.figures", *GROUPS, *(word.partition("=")[0].removesuffix(" resume") for word in OTHERS)]
-    assert found == ["python", *named, *others]
+    of_launchers = [key for settings in launchers().values() for key in settings]
+    assert found == ["python", *named, *others, *of_launchers]
     assert [line.strip() for line in flags.splitlines() if line[:2] == "  " != line[1:3]] == [*FLAGS]
 
 
@@ -48,6 +49,15 @@ def test_nothing_that_may_be_typed_is_left_out():
     assert several == GROUPS.keys()
     assert all(option in options(group) for group, (_, option) in GROUPS.items())
     assert all(split in SETTINGS["data.split"].accepted for split in SPLITS)
+
+
+def test_every_setting_of_a_launcher_is_told_once_with_an_example_that_is_accepted():
+    told = [key for settings in launchers().values() for key in settings]
+    assert sorted(told) == sorted({key for settings in LAUNCHER_SETTINGS.values() for key in settings})
+    for launcher, settings in LAUNCHER_SETTINGS.items():
+        for key, setting in settings.items():
+            check_arguments([f"hydra/launcher={launcher}", f"{key}={setting.example}"])
+            assert shlex.quote(f"{key}={setting.example}") in help_text()
 
 
 @pytest.fixture

@@ -2,11 +2,13 @@
 
 import pytest
 
+from handgrad.cli import names
 from handgrad.cli.command_line import check_arguments
 from handgrad.cli.names import ALSO, CALLBACKS, GROUPS, has, owners, takes
 from handgrad.cli.settings import SETTINGS
 from handgrad.errors import InputError
 
+LOCAL, SLURM = "hydra/launcher=submitit_local", "hydra/launcher=submitit_slurm"
 MEANT = [
     ("learning_rate=0.1", "learning_rate: no such key; did you mean 'lr'?"),
     ("weight_decay=0.1", "weight_decay: no such key; did you mean 'l2'?"),
@@ -60,7 +62,51 @@ MEANT = [
     ("optimizer.momentum=null", "optimizer.momentum=null: accepted is a number >= 0 and < 1"),
     ("data.digits=null", "data.digits=null: accepted is a list of two or more different whole numbers"),
     ("hydra.verbose=x", "hydra.verbose=x: accepted is true or false"),
+    # launchers
     ("hydra/launcher=joblib hydra.launcher.n_jobs=0", "hydra.launcher.n_jobs=0: accepted is a number of processes"),
+    (
+        "hydra/launcher=joblib hydra.launcher.n_jobs=1,2",
+        "n_jobs=1,2: several values; accepted is a number of processes",
+    ),
+    ("hydra.launcher.n_jobs=2", "n_jobs: no such key with hydra/launcher=basic; hydra/launcher=joblib has it"),
+    (
+        "hydra/launcher=joblb",
+        "accepted is one of basic, joblib, submitit_local, submitit_slurm; did you mean 'joblib'?",
+    ),
+    ("-m hydra/launcher=joblib,basic", "hydra/launcher=joblib,basic: accepted is one of basic"),
+    ("hydra.launcher={n_jobs:2}", "hydra.launcher={n_jobs:2}: of Hydra's own settings, accepted are"),
+    (
+        f"{LOCAL} hydra.launcher.nodes=2",
+        "no such key with hydra/launcher=submitit_local; hydra/launcher=submitit_slurm",
+    ),
+    (f"{LOCAL} hydra.launcher.timeout_min=0.5", "hydra.launcher.timeout_min=0.5: accepted is a whole number >= 1"),
+    (f"{LOCAL} hydra.launcher.timeout_min=null", "hydra.launcher.timeout_min=null: accepted is a whole number >= 1"),
+    (
+        f"{SLURM} hydra.launcher.partiton=gpu",
+        "partiton: no such key with hydra/launcher=submitit_slurm; did you mean '",
+    ),
+    *(
+        (
+            f"{SLURM} hydra.launcher.{key}=x",
+            f"hydra.launcher.{key}: no such key with hydra/launcher=submitit_slurm; its",
+        )
+        for key in ("setup", "submitit_folder", "additional_parameters")  # code, folders, anything
+    ),
+    *(
+        (f"{SLURM} hydra.launcher.{key}={value}", f"hydra.launcher.{key}={told or value}: accepted is text like ")
+        for key, value, told in (
+            ("partition", "'gpu\nrm'", r"gpu\nrm"),
+            ("partition", "${oc.env:HOME}", ""),
+            ("partition", "-gpu", ""),
+            ("name", "../x", ""),
+            ("name", "'x;rm'", "x;rm"),
+            ("comment", "'$(rm)'", "$(rm)"),
+            ("constraint", "'a;b'", "a;b"),
+            ("exclude", "/etc/passwd", ""),
+            ("mem_per_cpu", "much", ""),
+            ("account", "true", ""),
+        )
+    ),
     # several values
     ("l2=0,1", "l2=0,1: several values; accepted are 'l2=[0,1]', a path in one run, or -m l2=0,1, a sweep"),
     ("l2=choice(0,1)", "accepted are 'l2=[0,1]', a path in one run, or -m l2=choice(0,1), a sweep"),
@@ -84,6 +130,24 @@ def test_what_is_meant_is_told(words, line):
         check_arguments(words.split(" "))
     assert line in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+def test_what_slurm_is_asked_for_is_accepted():
+    words = ["partition=gpu", "account=0123", "constraint='intel&gpu'", "exclude='node[01-04],n7'", "gres=gpu:a100:2"]
+    check_arguments([SLURM, *(f"hydra.launcher.{word}" for word in (*words, "mem_per_cpu=4GB", "comment='a b'"))])
+
+
+def test_a_launcher_that_is_not_there_is_told_in_a_line(monkeypatch):
+    monkeypatch.setattr(names, "which", lambda name: name == "sbatch" or None)
+    check_arguments([SLURM])  # it may be looked at
+    with pytest.raises(
+        InputError, match=r"^hydra/launcher=submitit_slurm: no command srun here; accepted on a host of"
+    ):
+        check_arguments(["-m", SLURM, "l2=0,1"])
+    monkeypatch.setattr(names, "find_spec", lambda name: None)
+    with pytest.raises(InputError, match=r"submitit is not installed: pip install 'handgrad\[cluster\]'$"):
+        check_arguments([LOCAL])
+    check_arguments(["hydra/launcher=joblib"])
 
 
 def test_what_other_programs_call_it_is_a_setting_here():

@@ -46,6 +46,35 @@ def test_the_second_signal_stops_a_run_at_once(stopping):
     assert caught.value.number == stopping.signal == signal.SIGINT
 
 
+def test_a_job_that_both_its_sweep_and_its_scheduler_tell_is_patient(stopping, capfd):
+    stopping.patient = stopping.put_off = True
+    signal.raise_signal(signal.SIGTERM)
+    signal.raise_signal(signal.SIGTERM)
+    assert capfd.readouterr() == ("", "\nStopping at the next check\n")
+    stopping.put_off = False
+    signal.raise_signal(signal.SIGTERM)  # it is at its end already
+
+
+def test_what_must_not_be_cut_is_not(stopping, capfd):
+    done = []
+
+    def submit() -> None:
+        with stopping.noted():
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGTERM)
+            done.append("all")
+
+    with pytest.raises(Interrupted) as caught:
+        submit()
+    assert (caught.value.number, done) == (signal.SIGTERM, ["all"])
+    stopping.install()
+    with stopping.noted():
+        pass
+    with pytest.raises(Interrupted):
+        signal.raise_signal(signal.SIGTERM)
+    assert capfd.readouterr() == ("", "")
+
+
 def test_another_process_of_the_run_waits_for_the_first_one(stopping, monkeypatch, capfd):
     monkeypatch.setenv("LOCAL_RANK", "1")
     stopping.put_off = True

@@ -34,7 +34,9 @@ WORDS = [
     f"-m l2=0,1 hydra.sweeper._target_=os.mkdir hydra.sweeper.path={RAN}",
     "-m l2=0,1 hydra/launcher=../../foreign",
     '-m l2=0,1 hydra/launcher="../../foreign"',
-    "-m l2=0,1 hydra/launcher=submitit_local",
+    f"-m l2=0,1 hydra/launcher=submitit_local hydra.launcher.setup=[mkdir,{RAN}]",
+    f"-m l2=0,1 hydra/launcher=submitit_slurm hydra.launcher.setup=[mkdir,{RAN}]",
+    f"-m l2=0,1 hydra/launcher=submitit_slurm hydra.launcher.additional_parameters={{wrap:{RAN}}}",
     "-m l2=0,1 hydra.launcher.n_jobs=${oc.create:{_target_:os.mkdir}}",
     "-m experiment=../../foreign,report_l2",
     "-m experiment=glob(../../*)",
@@ -190,6 +192,7 @@ WRITES = [
     "-m seed=0,1 hydra.sweep.dir=outputs/linked",
     "-m seed=0,1 hydra.sweep.subdir=../../victim",
     "-m seed=0,1 hydra.launcher.temp_folder=victim hydra/launcher=joblib",
+    "-m seed=0,1 hydra.launcher.submitit_folder=victim hydra/launcher=submitit_local",
 ]
 QUICK = ("experiment=report_logistic", "epochs=1", "logger=none", "callbacks.figures=null")
 

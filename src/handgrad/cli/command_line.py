@@ -17,8 +17,20 @@ from handgrad.cli.configuration import register, written
 from handgrad.cli.endings import failures, forget_sweep, refusing, tell_stopped
 from handgrad.cli.help import help_text
 from handgrad.cli.messages import one_line
-from handgrad.cli.names import CALLBACKS, GROUPS, Options, bare, check_key, check_option, chosen, several
-from handgrad.cli.settings import SETTINGS, is_whole
+from handgrad.cli.names import (
+    CALLBACKS,
+    GROUPS,
+    LAUNCHER,
+    Options,
+    bare,
+    check_key,
+    check_launcher,
+    check_launcher_setting,
+    check_option,
+    chosen,
+    several,
+)
+from handgrad.cli.settings import SETTINGS
 from handgrad.cli.streams import standard_streams, terminal_width
 from handgrad.cli.together import folder_of_first, part
 from handgrad.errors import InputError, nearest
@@ -39,7 +51,7 @@ VALUES = {  # of options that take one
 }
 COMMANDS = {"--multirun", "-m", "--run", "-r", "--cfg", "-c", "--info", "-i", "--shell-completion", "-sc"}
 SWEEP_OPTIONS, COMPLETION = {"--multirun", "-m"}, {"--shell-completion", "-sc"}
-HYDRA_KEYS = {"hydra.run.dir", "hydra.sweep.dir", "hydra/launcher", "hydra.launcher.n_jobs", "hydra.verbose"}
+HYDRA_KEYS = {"hydra.run.dir", "hydra.sweep.dir", LAUNCHER, "hydra.verbose"}
 OPTION_NAMES = re.compile(r"[A-Za-z]\w*(,[A-Za-z]\w*)*")  # one, or those of a sweep
 OUTPUTS = Path("outputs")
 
@@ -143,7 +155,7 @@ def check_arguments(arguments: Sequence[str]) -> list[str]:
     for word in words:
         check_readable(*word.partition("=")[::2])
     of_sweep = any(option in SWEEP_OPTIONS for option, _ in options)
-    values = {key: values_of(word) for word in words if (key := word.partition("=")[0]) in GROUPS}
+    values = {key: values_of(word) for word in words if (key := word.partition("=")[0]) in {*GROUPS, LAUNCHER}}
     keys = [word.partition("=")[0] for word in words]
     for off in {*keys} & {*CALLBACKS}:
         if inner := [key for key in keys if key.startswith(f"{off}.")]:
@@ -236,24 +248,24 @@ def check_override(word: str, options: Options, of_sweep: bool) -> int:
         raise InputError(f"{word}: classes are not set on the command line; choose an option of a group in conf/")
     if word[0] in "+~" or "@" in key:
         raise InputError(f"{word}: keys can be set, not added or removed; see --cfg job for those there are")
-    if re.match(r"hydra\b", key) and key not in HYDRA_KEYS:
+    of_launcher = key == LAUNCHER or key.startswith("hydra.launcher.")
+    if re.match(r"hydra\b", key) and key not in HYDRA_KEYS and not of_launcher:
         raise InputError(f"{word}: of Hydra's own settings, accepted are {', '.join(sorted(HYDRA_KEYS))}")
     if not is_set:
         raise InputError(bare(word))
     if key == "resume":
         return 1  # it is none of Hydra's
+    if of_launcher:
+        check_launcher(value, of_sweep) if key == LAUNCHER else check_launcher_setting(word, *options[LAUNCHER])
+        return 1
     (read,) = parsed([word])  # as Hydra does, which knows quotes and passes over spaces around a value
     values = values_of(word)
-    if key in (*GROUPS, "hydra/launcher") and (
-        not OPTION_NAMES.fullmatch(value) or not all(isinstance(value, str) for value in values)
-    ):
+    if key in GROUPS and (not OPTION_NAMES.fullmatch(value) or not all(isinstance(value, str) for value in values)):
         raise InputError(f"{word}: accepted is an option of the group, by its name in conf/{key}/")
     if key in ("hydra.run.dir", "hydra.sweep.dir"):
         if read.is_sweep_override():
             raise InputError(f"{word}: accepted is one folder below outputs/, like outputs/my_run")
         check_folder(key, str(read.value()))
-    elif key == "hydra.launcher.n_jobs" and not all(is_whole(n) and (n >= 1 or n == -1) for n in values):
-        raise InputError(f"{word}: accepted is a number of processes >= 1, or -1 for one per core")
     elif key == "hydra.verbose" and not all(isinstance(found, bool) for found in values):
         raise InputError(f"{word}: accepted is true or false")
     elif key in GROUPS:

@@ -213,7 +213,7 @@ def check_combinations(cfg: DictConfig, of_sweep: bool) -> None:
             f"batch_size={cfg.batch_size}: accepted with {processes} processes is that or more; each mini-batch is "
             f"shared out"
         )
-    if of_sweep and cfg.trainer.devices != 1:
+    if of_sweep and launched() is None and cfg.trainer.devices != 1:  # a job of a cluster may have been given several
         raise InputError(
             f"trainer.devices={cfg.trainer.devices}: accepted in a sweep is 1; each process would run it all"
         )

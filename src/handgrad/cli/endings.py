@@ -139,11 +139,17 @@ class SweepEnd(Callback):
         with refusing():
             owning.enter_context(owned(folder, config.hydra.overrides.task))
         sweeping.append(folder)
-        if "n_jobs" in config.hydra.get("launcher", {}):  # joblib's
+        launcher = config.hydra.get("launcher", {})
+        if "n_jobs" in launcher:  # joblib's
             from handgrad.cli.parallel import Workers
             from handgrad.compat import launch_by  # loads torch
 
             launch_by(Workers)
+        if "submitit_folder" in launcher:
+            from handgrad.cli.cluster import Jobs
+            from handgrad.compat import submit_by
+
+            submit_by(Jobs)
 
     def on_multirun_end(self, config: DictConfig, **kwargs) -> None:
         folder = sweeping.pop()

@@ -5,13 +5,13 @@ What a setting means and accepts stands in ``cli/settings.py``, its default in c
 
 import shlex
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from omegaconf import OmegaConf
 
 from handgrad.cli.configuration import CONF, is_link, leaves, plain, written
-from handgrad.cli.settings import OPTIONS, SETTINGS, UNUSED
+from handgrad.cli.settings import LAUNCHER_SETTINGS, OPTIONS, SETTINGS, UNUSED, Setting
 
 ABOUT = "Trains linear classifiers whose gradients are derived by hand, and proven before they train."
 MORE = "README.md has examples of whole commands. A page at a time: python train.py --help | less"
@@ -30,8 +30,9 @@ OTHERS = {
     "-m resume=true": "do what is left of the latest sweep with the same words",
     "hydra.run.dir=outputs/my_run": "folder of a run, below outputs/; without it one is named by the time",
     "hydra.sweep.dir=outputs/my_sweep": "folder of a sweep, likewise",
-    "hydra/launcher=joblib": "the runs of a sweep side by side, in processes",
-    "hydra.launcher.n_jobs=2": "so many at a time",
+    "hydra/launcher=joblib": "what starts the runs of a sweep: basic, as by default, one after the other; joblib, side "
+    "by side; submitit_slurm, each as a job of a SLURM cluster; submitit_local, as such a job but here, all at once. "
+    "What they take for granted is shown with --cfg hydra -p hydra.launcher",
     "hydra.verbose=true": "tell what is logged for developers, too",
 }
 FLAGS = {
@@ -69,15 +70,39 @@ def lines(width: int) -> Iterator[str]:
     off = ", ".join(name for name, value in plain(OmegaConf.load(CONF / "callbacks" / "default.yaml")).items() if value)
     yield from entry("callbacks.figures=null", f"switches a callback off, of {off}", width=width)
     yield from ("", "Groups, as group=option:")
-    for group, (meaning, option) in GROUPS.items():
-        told = (meaning, f"Accepted: {', '.join(options(group))}. Default: {written(chosen(group))}")
+    for group, (decides, option) in GROUPS.items():
+        told = (decides, f"Accepted: {', '.join(options(group))}. Default: {written(chosen(group))}")
         yield from entry(f"{group}={option}", *told, width=width)
-    for title, words in {"Runs and sweeps": OTHERS, "Flags": FLAGS}.items():
-        yield from ("", f"{title}:")
-        for word, meaning in words.items():
-            yield from entry(word, meaning, width=width)
+    yield from listed("Runs and sweeps", OTHERS, width)
+    for title, settings in launchers().items():
+        yield from listed(
+            title, {shlex.quote(f"{key}={it.example}"): meaning(it) for key, it in settings.items()}, width
+        )
+    yield from listed("Flags", FLAGS, width)
     yield ""
     yield from textwrap.wrap(MORE, width)
+
+
+def listed(title: str, words: Mapping[str, str], width: int) -> Iterator[str]:
+    """Yields a title, and words with what they mean."""
+    yield from ("", f"{title}:")
+    for word, meaning in words.items():
+        yield from entry(word, meaning, width=width)
+
+
+def meaning(setting: Setting) -> str:
+    return f"{setting.help}. Accepted: {setting.accepted}"
+
+
+def launchers() -> dict[str, dict[str, Setting]]:
+    """Returns the settings of what starts a sweep's jobs, by title, each where it is there first."""
+    found: dict[str, dict[str, Setting]] = {}
+    for launcher, settings in LAUNCHER_SETTINGS.items():
+        known = [key for others in found.values() for key in others]
+        if own := {key: setting for key, setting in settings.items() if key not in known}:
+            more = ", beside those of submitit_local" if len(own) < len(settings) else ""
+            found[f"With hydra/launcher={launcher}{more}"] = own
+    return found
 
 
 def entry(word: str, *told: str, width: int) -> Iterator[str]:

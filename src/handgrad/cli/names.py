@@ -5,13 +5,16 @@ What is suggested would be accepted in that place, with the value that was typed
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import fields
+from importlib.util import find_spec
+from shutil import which
 from typing import Any
 
 from omegaconf import OmegaConf
 
-from handgrad.cli.configuration import CONF, refusal
-from handgrad.cli.settings import ENTRIES, OPTIONS, SETTINGS, Callbacks
+from handgrad.cli.configuration import CONF, refusal, written
+from handgrad.cli.settings import ENTRIES, LAUNCHER_SETTINGS, OPTIONS, SETTINGS, Callbacks
 from handgrad.errors import InputError, nearest, slip, spelled
+from handgrad.runs.overrides import values_of
 
 Options = Mapping[str, Collection[str]]  # by group: those that are chosen, in a sweep maybe several
 
@@ -19,6 +22,8 @@ GROUPS: dict[str, list[str]] = {}
 for _path in sorted(CONF.glob("*/*.yaml")):
     GROUPS.setdefault(_path.parent.name, []).append(_path.stem)
 CALLBACKS = [f"callbacks.{callback.name}" for callback in fields(Callbacks)]
+LAUNCHER = "hydra/launcher"
+SUBMITIT_LAUNCHER = "hydra_plugins.hydra_submitit_launcher"
 # What other programs call the same thing.
 ALSO = {
     **dict.fromkeys(("learning_rate", "learningrate", "eta0"), "lr"),
@@ -36,7 +41,7 @@ ALSO = {
 
 
 def chosen(words: Mapping[str, Sequence[Any]]) -> Options:
-    """Returns the options of the groups whose options have settings of their own, as far as they are known.
+    """Returns the options of the groups whose options have settings of their own, launchers too, as far as known.
 
     Args:
         words: the values that each key is given; an experiment may choose what they do not.
@@ -46,9 +51,10 @@ def chosen(words: Mapping[str, Sequence[Any]]) -> Options:
     if "experiment" not in words:
         for entry in OmegaConf.load(CONF / "config.yaml").defaults:
             defaults |= {str(group): [option] for group, option in entry.items()} if OmegaConf.is_dict(entry) else {}
-    return {
+    found = {
         group: [str(option) for option in (defaults | dict(words))[group]] for group in groups & {*defaults, *words}
     }
+    return found | {LAUNCHER: [str(name) for name in words.get(LAUNCHER, ["basic"])]}
 
 
 def check_key(key: str, word: str, values: Sequence[Any], options: Options) -> None:
@@ -84,6 +90,34 @@ def check_option(group: str, values: Sequence[Any]) -> None:
         if value not in GROUPS[group]:
             hint = nearest(str(value), GROUPS[group])
             raise InputError(f"{group}={value}: accepted are {', '.join(GROUPS[group])}{hint}")
+
+
+def check_launcher(launcher: str, of_sweep: bool) -> None:
+    """Raises an InputError unless a launcher of sweeps is there; for a sweep also where it cannot start anything."""
+    if launcher not in LAUNCHER_SETTINGS:
+        hint = nearest(launcher, LAUNCHER_SETTINGS)
+        raise InputError(f"hydra/launcher={launcher}: accepted is one of {', '.join(LAUNCHER_SETTINGS)}{hint}")
+    if launcher.startswith("submitit") and not (find_spec("submitit") and find_spec(SUBMITIT_LAUNCHER)):
+        raise InputError(f"hydra/launcher={launcher}: submitit is not installed: pip install 'handgrad[cluster]'")
+    missing = [name for name in ("sbatch", "srun") if which(name) is None]
+    if launcher == "submitit_slurm" and of_sweep and missing:
+        raise InputError(
+            f"hydra/launcher={launcher}: no command {missing[0]} here; accepted on a host of a SLURM cluster"
+        )
+
+
+def check_launcher_setting(word: str, launcher: str) -> None:
+    """Raises an InputError unless ``word`` gives one value, which it accepts, to a setting that a launcher has."""
+    key, settings = word.partition("=")[0], LAUNCHER_SETTINGS[launcher]
+    if key not in settings:
+        others = [f"hydra/launcher={name}" for name, theirs in LAUNCHER_SETTINGS.items() if key in theirs]
+        more = f"; {' and '.join(others)} has it" if others else nearest(key, settings) or listing([*settings])
+        raise InputError(f"{key}: no such key with hydra/launcher={launcher}{more}")
+    values = values_of(word)
+    if len(values) > 1:
+        raise InputError(f"{word}: several values; accepted is {settings[key].accepted}")
+    if not settings[key].accepts(values[0]):
+        raise InputError(f"{key}={written(values[0])}: accepted is {settings[key].accepted}")
 
 
 def has(options: Options, key: str) -> bool:

@@ -106,6 +106,11 @@ def begin(alive: Connection) -> None:
 def stop_at_the_end_of(alive: Connection) -> None:
     with suppress(EOFError, OSError):
         alive.recv_bytes()
+    stop()
+
+
+def stop() -> None:
+    """Stops this process from another thread than the first."""
     if stopping.put_off:
         stopping.signal = signal.SIGTERM  # quietly: the run looks at it at its next check
     else:

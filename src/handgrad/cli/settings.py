@@ -6,6 +6,7 @@ OmegaConf has no such type (a number or a list of them) or would take too much f
 """
 
 import math
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import Field, dataclass, field, fields, is_dataclass
 from typing import Any, NamedTuple, get_args
@@ -424,6 +425,68 @@ class Settings:
     )
 
 
+def text_like(pattern: str, *examples: str) -> tuple[str, Callable[[Any], bool]]:
+    """Returns the kind of a setting that is text, or a number that is meant as text, of a pattern."""
+
+    def accepts(x: Any) -> bool:
+        return (isinstance(x, str) or is_whole(x)) and re.fullmatch(pattern, str(x), re.ASCII) is not None
+
+    return f"text like {' or '.join(examples)}", accepts
+
+
+MEMORY = text_like("[0-9]+[KMGT]?B?", "16GB")
+WORD = r"[\w.+][\w.,:+@%=-]*"  # sbatch gets it in a line of a shell's script: nothing that a shell knows is in it
+JOBS = ("a number of processes >= 1, or -1 for one per core", lambda x: is_whole(x) and (x >= 1 or x == -1))
+
+
+@dataclass
+class Joblib:
+    n_jobs: int = setting("so many runs of the sweep at a time", JOBS, "2")
+
+
+@dataclass
+class Submitit:
+    """What a job of either of submitit's launchers is given."""
+
+    timeout_min: int = setting("minutes that a job may take", whole(1), "240")
+    cpus_per_task: int | None = setting("processor cores of a job, and so many threads", whole(1), "4")
+    gpus_per_node: int | None = setting("GPUs of a job on each node", whole(1), "1")
+    stderr_to_stdout: Any = setting("one file for all that a job prints", TRUTH, "true")
+
+
+@dataclass
+class SubmititSlurm(Submitit):
+    nodes: int = setting("nodes of a job", whole(1), "2")
+    tasks_per_node: int = setting("processes of a job on each node, which train one run together", whole(1), "2")
+    mem_gb: int | None = setting("GB of memory of a job on each node", whole(1), "16")
+    name: str = setting("what the jobs are called", text_like(WORD, "my_sweep"), "my_sweep")
+    partition: str | None = setting("SLURM's partition", text_like(WORD, "gpu"), "gpu")
+    account: str | None = setting("SLURM's account", text_like(WORD, "my_group"), "my_group")
+    qos: str | None = setting("SLURM's quality of service", text_like(WORD, "normal"), "normal")
+    constraint: str | None = setting(
+        "features that a node must have", text_like(r"[\w\[(][\w.,&|*()\[\]-]*", "a100", "'intel&gpu'"), "a100"
+    )
+    exclude: str | None = setting("nodes to leave out", text_like(r"[\w][\w.,\[\]-]*", "'node[01-04]'"), "node01")
+    gres: str | None = setting("generic resources of a node", text_like(r"[\w.:,()=-]+", "gpu:a100:1"), "gpu:a100:1")
+    cpus_per_gpu: int | None = setting("processor cores for each GPU", whole(1), "8")
+    gpus_per_task: int | None = setting("GPUs of each process", whole(1), "1")
+    mem_per_gpu: str | None = setting("memory for each GPU", MEMORY, "32GB")
+    mem_per_cpu: str | None = setting("memory for each processor core", MEMORY, "4GB")
+    comment: str | None = setting("a remark for the scheduler", text_like(r"[\w.,:+@%= -]+", "'a probe'"), "probe")
+    signal_delay_s: int = setting("seconds before its end at which a job is told to save", whole(1), "300")
+    max_num_timeout: int = setting("times that a job that ran out of time is queued again", whole(0), "10")
+    array_parallelism: int = setting("so many jobs of the sweep at a time", whole(1), "8")
+
+
+# What starts the jobs of a sweep, by Hydra's name, and what may be set of it. Its defaults are the launcher's own.
+LAUNCHERS: dict[str, type | None] = {
+    "basic": None,
+    "joblib": Joblib,
+    "submitit_local": Submitit,
+    "submitit_slurm": SubmititSlurm,
+}
+
+
 # The options of groups whose options have settings of their own; conf/ names them as settings/<group>/<option>.
 OPTIONS: dict[tuple[str, str], type] = {
     ("data", "mnist"): MNIST,
@@ -470,3 +533,8 @@ SETTINGS: dict[str, Setting] = {
     key: entry.metadata["setting"] for key, entry in ENTRIES.items() if "setting" in entry.metadata
 }
 ASIDE = {key for key, entry in ENTRIES.items() if not entry.metadata.get("of_result", True)}
+
+LAUNCHER_SETTINGS: dict[str, dict[str, Setting]] = {
+    launcher: {f"hydra.launcher.{entry.name}": entry.metadata["setting"] for entry in fields(node)} if node else {}
+    for launcher, node in LAUNCHERS.items()
+}

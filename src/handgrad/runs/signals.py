@@ -2,7 +2,8 @@
 
 import os
 import signal
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 
@@ -32,10 +33,14 @@ class Interrupted(BaseException):
 
 
 class Stopping:
-    """What the program does about signals."""
+    """What the program does about signals.
+
+    Attributes:
+        patient: whether a second signal ends nothing at once: of a job that both a scheduler and a sweep may tell.
+    """
 
     def __init__(self) -> None:
-        self.installed = False
+        self.installed = self.noting = self.patient = False
         self.put_off = False  # whether a run is under way that looks at `signal` by itself
         self.signal: int | None = None
 
@@ -50,13 +55,27 @@ class Stopping:
         if self.installed:
             signal.signal(signal.SIGTERM, self.handle)
 
+    @contextmanager
+    def noted(self) -> Iterator[None]:
+        """Puts signals off for what must not be cut; raises Interrupted at its end if one has come."""
+        self.noting = True
+        try:
+            yield
+        finally:
+            self.noting = False
+        if self.signal is not None:
+            raise Interrupted(self.signal)
+
     def handle(self, number: int, frame: FrameType | None) -> None:
         again, self.signal = self.signal is not None, number
+        if self.noting or (again and self.patient):
+            return
         if not self.put_off or (again and is_first_process()):
             raise Interrupted(number)
         if is_first_process():
             with suppress(OSError):
-                os.write(2, b"\nStopping at the next check; once more: at once\n")  # print must not be called in here
+                more = b"" if self.patient else b"; once more: at once"
+                os.write(2, b"\nStopping at the next check" + more + b"\n")  # print must not be called in here
 
 
 stopping = Stopping()
