@@ -35,7 +35,8 @@ def long_form(*cases: tuple) -> list:
     return [pytest.param(*case, marks=pytest.mark.torture) for case in cases]
 
 
-EXACT = ("experiment=report_softmax", "optimizer=exact", "l2=[0.01,0.1]", "threads=1", "callbacks.figures=null")
+EXACT = ("data.train_size=2000", "optimizer=exact", "optimizer.tolerance=1e-12", "l2=[0.02,2]", "threads=1")
+EXACT += ("callbacks.figures=null", "logger=none")
 ONE_OF_EACH = [(1, signal.SIGTERM), *long_form((0, signal.SIGTERM), (0, signal.SIGUSR1), (1, signal.SIGUSR1))]
 SLURM_TASKS = [(2, 1), *long_form((1, 0), (2, 0), (3, 2))]
 
