@@ -57,7 +57,7 @@ WRONG = {
     "trainer.accelerator": (["gpuu", "", 1], "gpu"),
     "trainer.devices": ([0, -1, "all", [], ["0"], True, 1.0], [0]),
     "trainer.num_nodes": ([0, -1, "all", True, 1.0, [1]], 2),
-    "trainer.peer_timeout": ([0, -1, NAN, INF, "abc", True], 5),
+    "trainer.peer_timeout": ([0, 0.9, -1, NAN, INF, "abc", True], 5),
     "trainer.strategy": (["fsdp", "ddp_spawn", 1], "ddp"),
     "trainer.precision": (["16-mixed", "16-true", 32], "64-true"),
     "callbacks.gradient_check.tolerance": ([0, -1, NAN, INF, True], 1),

@@ -26,16 +26,23 @@ def run(tmp_path, monkeypatch) -> RunFolder:
 @pytest.fixture
 def among(monkeypatch):
     """Makes this process one of two that have met, or will."""
-    store = HashStore()
+    store, watched, made = HashStore(), [], []
 
     def among(rank: int, seconds: float = 0.2) -> Meeting:
         launch = Launch("WORLD_SIZE", 2, rank, rank, 2)
         for name, value in {"LOCAL_RANK": rank, "WORLD_SIZE": 2, "MASTER_ADDR": "localhost", "MASTER_PORT": 1}.items():
             monkeypatch.setenv(name, str(value))
         monkeypatch.setattr(meeting, "current", [Meeting(launch, store, seconds)])
+        monkeypatch.setattr(
+            Meeting, "watch", lambda self: watched.append(self.launch.rank)
+        )  # it would end this process
+        made.append(meeting.current[0])
+        meeting.current[0].watched = watched
         return meeting.current[0]
 
-    return among
+    yield among
+    for one in made:
+        one.peers.stop()
 
 
 def saved(run: RunFolder, cfg) -> None:
@@ -51,26 +58,28 @@ def test_who_is_alone_begins_and_tells_nobody(run, composed):
 
 
 def test_the_first_one_tells_its_folder_when_all_are_there(run, composed, among):
-    check(cfg := composed("trainer.peer_timeout=0.2"))
+    check(cfg := composed("trainer.peer_timeout=1"))
     first = among(0)
-    check(cfg := composed("trainer.peer_timeout=0.2"))
+    check(cfg := composed("trainer.peer_timeout=1"))
     assert folder_of_first() is None
-    with pytest.raises(InputError, match=r"^process 1 has not come in 0.2 s"):
+    with pytest.raises(InputError, match=r"^process 1 has not come in 1 s"):
         begin(run, cfg)
-    assert not first.store.check(["run"])
+    assert (first.store.check(["run"]), first.watched) == (False, [])
     second = Meeting(Launch("WORLD_SIZE", 2, 1, 1, 2), first.store, 1)
     second.tell("here/1", "")
     assert begin(run, cfg)
     assert json.loads(second.hear("run")) == [str(run.path), "new"]
+    assert first.watched == [0]
 
 
 def test_the_others_follow(run, composed, among):
     other = among(1)
-    check(cfg := composed("trainer.peer_timeout=0.2"))
+    check(cfg := composed("trainer.peer_timeout=1"))
     other.tell("run", json.dumps([str(run.path), "new"]))
     assert folder_of_first() == str(run.path)
     assert other.store.check(["here/1"])
     assert begin(run, cfg)
+    assert other.watched == [1]
     other.tell("run", json.dumps([str(run.path), "finished"]))
     assert not begin(run, cfg), "there is nothing left to do"
     other.tell("run", json.dumps([str(run.path), "saved"]))
@@ -90,7 +99,7 @@ def test_a_refusal_of_the_first_is_that_of_all(composed, among):
         folder_of_first()
     assert part("outputs/run: a run is under way there") == "outputs/run: a run is under way there"
     telling.join()
-    assert first.store.check(["left/0", "left/1"])
+    assert (meeting.current, first.peers.is_alone()) == ([], True)
 
 
 @pytest.mark.parametrize("words", [("trainer.devices=2",), ("trainer.devices=[0,1]",)], ids=str)

@@ -41,7 +41,7 @@ def environment(monkeypatch):
     monkeypatch.setattr(meeting, "LINGER", 0.1)
     monkeypatch.setattr("handgrad.cli.together.LAST_WORDS", 0.1)
     yield environment
-    meeting.current.clear()
+    meeting.leave()
 
 
 @pytest.mark.parametrize(

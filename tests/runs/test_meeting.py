@@ -20,7 +20,10 @@ def meetings(monkeypatch) -> list[Meeting]:
     """Three processes with one store."""
     monkeypatch.setattr(module, "LINGER", 0.2)
     store = HashStore()
-    return [Meeting(Launch("WORLD_SIZE", 3, rank, rank, 3), store, 0.3) for rank in range(3)]
+    made = [Meeting(Launch("WORLD_SIZE", 3, rank, rank, 3), store, 0.3) for rank in range(3)]
+    yield made
+    for meeting in made:
+        meeting.peers.stop()
 
 
 @pytest.fixture
@@ -29,8 +32,12 @@ def alone(monkeypatch):
     module.current.clear()
     for name in ("MASTER_ADDR", "MASTER_PORT", "TORCHELASTIC_USE_AGENT_STORE"):
         monkeypatch.delenv(name, raising=False)
+    made, peers = [], module.Peers
+    monkeypatch.setattr(module, "Peers", lambda *told: made.append(peers(*told)) or made[-1])
     yield
     module.current.clear()
+    for one in made:
+        one.stop()
 
 
 def test_what_one_tells_the_others_hear(meetings):
@@ -77,16 +84,15 @@ def test_a_signal_to_one_stops_all(meetings):
     assert caught.value.number == signal.SIGTERM
 
 
-def test_who_ends_waits_for_the_others_only_where_it_has_to_tell_them(meetings, monkeypatch):
-    slept = []
-    monkeypatch.setattr(module.time, "sleep", slept.append)
-    meetings[0].end()
-    assert slept == []
-    meetings[1].has_children = True  # which it has ended itself
-    meetings[1].end("an error")
-    assert slept == []
-    meetings[2].end("an error")  # the others have left
-    assert slept == []
+def test_who_ends_waits_for_the_others_where_they_have_something_to_hear(meetings, monkeypatch):
+    waited = []
+    for meeting in meetings:
+        monkeypatch.setattr(meeting.peers, "leave", waited.append)
+    meetings[0].end("an error")
+    meetings[1].end()
+    meetings[2].has_children = True  # which it has ended itself
+    meetings[2].end(number=15)
+    assert waited == [module.LINGER, meetings[1].timeout, 0]
 
 
 def test_a_store_that_is_gone_is_one_line(meetings, monkeypatch):
@@ -134,4 +140,5 @@ def test_one_group_is_made_of_the_meeting():
         meeting.connect(torch.device("cpu"))  # not twice
         assert torch.distributed.get_world_size() == 1
     finally:
+        meeting.peers.stop()
         torch.distributed.destroy_process_group()

@@ -1,6 +1,8 @@
 """What the processes do that the tests kill. A server imports this once and forks one per trial."""
 
+import ctypes
 import os
+import socket
 import sys
 from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
@@ -31,6 +33,8 @@ from handgrad.data.mnist_files import prepare
 from handgrad.runs.checkpoint import WholeCheckpointIO
 from tests.torture import faults  # noqa: F401
 
+NEW_NETWORK, NEW_NAME = 0x40000000, 0x04000000  # Linux's CLONE_NEWNET and CLONE_NEWUTS
+
 
 def redirect(output: Path) -> None:
     """Sends what the process says, and what is said of it, to a file."""
@@ -53,6 +57,16 @@ def program(folder: Path, words: Sequence[str], output: Path, environment: dict[
 def changed_program(change: Callable[[], None], *arguments: Any) -> None:
     """Does the same after ``change``, one of those in ``faults``."""
     change()
+    program(*arguments)
+
+
+def program_on_host(space: str, name: str, *arguments: Any) -> None:
+    """Does the same on one of the hosts of ``tests.torture.hosts``."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    with open(f"/run/netns/{space}") as network:
+        if libc.setns(network.fileno(), NEW_NETWORK) or libc.unshare(NEW_NAME):
+            raise OSError(ctypes.get_errno(), f"{space}: refused")
+    socket.sethostname(name)
     program(*arguments)
 
 

@@ -1,4 +1,4 @@
-"""Real processes, killed for real: a short form runs with all tests, the long one is `make torture`."""
+"""Real processes, killed for real: a short form runs with all tests, the long one by `make torture`."""
 
 import contextlib
 import multiprocessing
@@ -21,6 +21,7 @@ REPOSITORY = CONF.parent
 @pytest.fixture(scope="session")
 def server() -> Any:
     """Forks processes that have imported everything and nothing else: no thread, no state of the tests."""
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # as the program does, before it imports torch
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tests.torture.child"])
     with contextlib.chdir(REPOSITORY):  # the server finds its modules from where it starts

@@ -4,18 +4,25 @@ The files are shared, as those of a cluster are. Root alone may set them up, and
 """
 
 import contextlib
+import itertools
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from handgrad.cli.configuration import CONF
+from tests.torture import child
 
-DEADLINE = 120.0  # seconds, for whatever a test waits for
+DEADLINE = 300.0  # seconds, for whatever a test waits for
+PREFIX = "hg"  # of the namespaces' names, before the id of the process that has made them
+pairs = itertools.count()
 TRAIN = str(CONF.parent / "train.py")
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run")
 
@@ -26,13 +33,9 @@ def ip(*words: str) -> str:
 
 
 class Program:
-    """A program on a host, with what it says in files.
+    """A program on a host, with what it says in files."""
 
-    Attributes:
-        pid: of the process that was started.
-    """
-
-    def __init__(self, process: subprocess.Popen, out: Path, err: Path) -> None:
+    def __init__(self, process: Any, out: Path, err: Path) -> None:
         self.process, self.out, self.err = process, out, err
 
     @property
@@ -45,9 +48,27 @@ class Program:
         """The errors that were told."""
         return [line for line in self.told.splitlines() if line.startswith("error: ")]
 
+    @property
+    def code(self) -> int | None:
+        """Its exit code; None: it has not ended."""
+        return self.process.poll()
+
     def wait(self, seconds: float = DEADLINE) -> int:
-        """Returns its exit code."""
+        """Waits for its end; returns its exit code."""
         return self.process.wait(seconds)
+
+
+class Forked(Program):
+    """The same as a process of ``multiprocessing``."""
+
+    @property
+    def code(self) -> int | None:
+        return self.process.exitcode
+
+    def wait(self, seconds: float = DEADLINE) -> int:
+        self.process.join(seconds)
+        assert self.code is not None, self.told
+        return self.code
 
 
 class Host:
@@ -79,6 +100,16 @@ class Host:
         self.programs.append(Program(process, *files))
         return self.programs[-1]
 
+    def fork(self, server: Any, words: Sequence[str], **environment: str) -> Program:
+        """Starts ``train.py`` there without the seconds that imports take."""
+        told = self.folder / f"{self.name}{len(self.programs)}.err"
+        told.touch()
+        target = partial(child.program_on_host, self.space, self.name)
+        process = server.Process(target=target, args=(self.folder, words, told, environment))
+        process.start()
+        self.programs.append(Forked(process, told, told))
+        return self.programs[-1]
+
     def processes(self) -> list[int]:
         """Returns all that run there, those that were started first."""
         return sorted(map(int, ip("netns", "pids", self.space).split()))
@@ -102,7 +133,9 @@ def two_hosts(folder: Path) -> Iterator[tuple[Host, Host]]:
     Raises:
         OSError, CalledProcessError: it is refused here.
     """
-    names = [f"hg{os.getpid()}{letter}" for letter in "ab"]
+    sweep()
+    number = next(pairs)
+    names = [f"{PREFIX}{os.getpid()}-{number}{letter}" for letter in "ab"]
     with contextlib.ExitStack() as stack:
         hosts = []
         for number, name in enumerate(names, 1):
@@ -125,6 +158,14 @@ def end(host: Host) -> None:
         program.wait()
 
 
+def sweep() -> None:
+    """Takes down what tests have left that were killed themselves."""
+    for space in re.findall(rf"^({PREFIX}(\d+)-\d+[ab])\b", ip("netns", "list"), re.MULTILINE):
+        if not Path(f"/proc/{space[1]}").exists():
+            Host(space[0], "", "", Path()).kill()
+            ip("netns", "del", space[0])
+
+
 def are_refused() -> bool:
     """Tells whether there can be no such hosts here."""
     if not (hasattr(os, "geteuid") and os.geteuid() == 0 and all(map(shutil.which, ("ip", "unshare", "hostname")))):
@@ -140,7 +181,7 @@ def wait_for(condition: Callable[[], object], programs: Sequence[Program] = (), 
     """Waits until a condition holds; fails when it takes too long, or one of the programs ends before."""
     last = time.monotonic() + seconds
     while not condition():
-        ended = [program for program in programs if program.process.poll() is not None]
+        ended = [program for program in programs if program.code is not None]
         assert not ended or condition(), ended[0].told
         assert time.monotonic() < last, [program.told for program in programs] or "it took too long"
         time.sleep(0.02)

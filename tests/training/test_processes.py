@@ -17,6 +17,18 @@ def test_a_process_that_is_told_its_share_keeps_to_it(told, expected, monkeypatc
     assert cores() == expected
 
 
+def test_the_cores_of_a_host_are_shared_unless_each_task_has_its_own(monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(16)), raising=False)
+    assert (cores(4), cores(32)) == (4, 1)
+    monkeypatch.setenv("SLURM_CPUS_PER_TASK", "6")
+    assert cores(2) == 8, "two processes of one task share what it has"
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "2")
+    assert cores(2) == 6
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    assert cores(2) == 3
+
+
 @pytest.mark.parametrize("told", [None, "", "0", "-2", "many", "1.5", "²", "٣", "9" * 400, "9" * 5000])
 def test_else_it_counts_the_cores_that_it_may_run_on(told, monkeypatch):
     if told is None:

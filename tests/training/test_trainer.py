@@ -12,7 +12,7 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from handgrad.callbacks.progress_bar import UpdateProgressBar
 from handgrad.compat import count_updates
-from handgrad.training.trainer import block_trainer
+from handgrad.training.trainer import Together, block_trainer
 from tests.data.test_base import clouds
 
 
@@ -115,6 +115,26 @@ def test_torchrun_inside_a_job_of_slurm_is_torchrun(trainer, monkeypatch):
     for name, value in place.items():
         monkeypatch.setenv(name, value)
     assert trainer(max_epochs=1, devices=2, strategy="ddp").strategy.cluster_environment.world_size() == 2
+
+
+def test_lightning_is_told_which_process_this_is(trainer, monkeypatch):
+    """The last one of four tasks on two nodes of SLURM's, without a variable that Lightning asks for."""
+    step = {"STEP_NUM_TASKS": "4", "STEP_NUM_NODES": "2", "PROCID": "3", "LOCALID": "1", "NODEID": "1", "NTASKS": "4"}
+    for name, value in step.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    strategy = trainer(max_epochs=1, devices=2, num_nodes=2).strategy
+    place = strategy.cluster_environment
+    told = (place.world_size(), place.global_rank(), place.local_rank(), place.node_rank())
+    assert (told, place.creates_processes_externally, type(strategy)) == ((4, 3, 1, 1), True, Together)
+    assert rank_zero_only.rank == 3
+
+
+def test_a_process_that_nobody_launched_is_the_first_whatever_node_rank_says(trainer, monkeypatch):
+    monkeypatch.setenv("NODE_RANK", "3")
+    strategy = trainer(max_epochs=1, devices=2).strategy
+    place = strategy.cluster_environment
+    assert (place.node_rank(), place.creates_processes_externally, type(strategy)) == (0, False, Together)
+    assert type(trainer(max_epochs=1).strategy) is not Together
 
 
 def test_the_environment_gives_no_arguments(monkeypatch):

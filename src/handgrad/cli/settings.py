@@ -317,7 +317,7 @@ class Trainer:
     )
     peer_timeout: float = setting(
         "seconds after which a process that is not heard of is given up, by all others",
-        POSITIVE,
+        ("a number of seconds >= 1", lambda x: is_number(x) and x >= 1),
         "120",
         of_result=False,
     )

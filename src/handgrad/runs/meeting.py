@@ -97,10 +97,10 @@ class Meeting:
         Returns:
             The line of a process that has ended all before; empty where none has.
         """
-        before = ""
+        before, rank = "", self.launch.rank
         with suppress(RuntimeError):  # the store may be gone
             if line or number:
-                why = json.dumps([self.launch.rank, socket.gethostname(), line, number]).encode()
+                why = json.dumps([rank, socket.gethostname(), line, number]).encode()
                 if (told := self.store.compare_set(ENDED, "", why.decode())) != why:
                     before = self.reason(told)[0]
         linger = 0.0 if self.has_children else LINGER

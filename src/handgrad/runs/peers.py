@@ -195,9 +195,12 @@ class Peers:
         self.to_post: End | None = None
         self.leaving = False
         self.wake, self.answered, self.stopped = threading.Event(), threading.Event(), threading.Event()
-
-        for target in (self.beat, self.judge):
-            threading.Thread(target=target, name=f"peers.{target.__name__}", daemon=True).start()
+        self.threads = [
+            threading.Thread(target=target, name=f"peers.{target.__name__}", daemon=True)
+            for target in (self.beat, self.judge)
+        ]
+        for thread in self.threads:
+            thread.start()
 
     @property
     def beat_every(self) -> float:
@@ -222,8 +225,14 @@ class Peers:
             if self.hearing.closed is not None or time.monotonic() >= last:
                 break
             self.stopped.wait(TICK)
+        self.stop()
+
+    def stop(self) -> None:
+        """Ends the threads: one that is inside the store when the program ends would abort it."""
         self.stopped.set()
         self.wake.set()
+        for thread in self.threads:
+            thread.join(LAST_WORDS)
 
     def is_alone(self) -> bool:
         """Tells whether all others have left."""
