@@ -4,6 +4,7 @@ Both take turns; the ratios are of one round. Timed is the solver alone, of the 
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -24,6 +25,7 @@ Result = dict[str, Any]
 
 def run(options: Options) -> list[Table]:
     name, l2s = ("unit_few", log_path(10, 2)) if options.quick else ("many", log_path(10, 8))
+    options = replace(options, rounds=1) if options.quick else options
     results: dict[int, list[Result]] = {1: [], 2: []}
     contestants = {str(n): partial(clock, found, name, l2s, n) for n, found in results.items()}
     alternate(contestants, options)

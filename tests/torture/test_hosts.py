@@ -26,7 +26,7 @@ LAST = RUN / "checkpoints" / "last.ckpt"
 WORDS = ("experiment=report_l2", "l2=[0,0.2,5]", "data.shuffle=true", "patience=3", "epochs=4", "batch_size=127")
 WORDS += ("lr=0.002", "optimizer.momentum=0.9", "callbacks.checkpoint.every_seconds=0", "callbacks.figures=null")
 EXACT = ("task=logistic", "data.train_size=2000", "optimizer=exact", "l2=[0.02,2]", "callbacks.figures=null")
-LARGE = ("data.train_size=4000", "optimizer=exact", "optimizer.tolerance=1e-12", "l2=[0.2,2]", "callbacks.figures=null")
+LARGE = ("data.train_size=4000", "optimizer=exact", "optimizer.tolerance=1e-14", "l2=[0.2,2]", "callbacks.figures=null")
 BY_TORCHRUN = (1, 2)  # trials
 COMMON = ("threads=1", f"hydra.run.dir={RUN}")
 KILLED_S, SLACK_S = 15.0, 10.0  # until the other host ends, and beyond trainer.peer_timeout
