@@ -123,9 +123,11 @@ def test_other_rows_are_not_touched():
     class Watched(Tensor):
         """Keeps account of the rows that leave it."""
 
-        def index_select(self, dim, index):
-            read.extend(index.tolist())
-            return self.as_subclass(Tensor).index_select(dim, index)
+        @classmethod
+        def __torch_function__(cls, function, types, arguments=(), options=None):
+            if function in (torch.index_select, Tensor.index_select):
+                read.extend(arguments[2].tolist())
+            return super().__torch_function__(function, types, arguments, options or {})
 
         def __getitem__(self, rows):
             if isinstance(rows, slice):
@@ -142,6 +144,9 @@ def test_other_rows_are_not_touched():
     del read[:]
     chunks[6]  # rows 48 and 50 to 54 of the file, which is cut at 50
     assert read == [48, 0, 2, 4]
+    del read[:]
+    rows.index_select(0, torch.tensor([26, 0]))
+    assert sorted(read) == [0, 2]
     del read[:]
     Rows(shards)[49:52]
     assert read == [49, 0, 1]

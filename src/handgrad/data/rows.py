@@ -1,9 +1,11 @@
 """A matrix that stays on disk: its rows are read, and cast, when they are asked for."""
 
 import threading
-from collections.abc import Callable, Sequence
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Sequence
 from itertools import accumulate
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -62,8 +64,8 @@ class Rows:
             first, end = int(self._numbers[start]), int(self._numbers[stop - 1]) + 1
             if end - first == stop - start:  # no gap
                 return self._finished(self._between(first, end), self._memory)
-        assert self.index is not None
-        return self._finished(self._gathered(self.index[start:stop], self._memory), self._memory)
+            return self._finished(self._ascending(start, stop, self._memory), self._memory)
+        return self._finished(self.shards[0][:0])
 
     def index_select(self, dim: int, index: Tensor) -> Tensor:
         """Returns the rows ``index (n,)`` in this order, (n, D); ``dim`` is 0."""
@@ -129,18 +131,31 @@ class Rows:
 
     def _between(self, start: int, stop: int) -> Tensor:
         """Returns the stored rows from ``start`` to ``stop`` as they are stored."""
-        found = [
-            shard[max(start - first, 0) : stop - first]
-            for shard, first in zip(self.shards, self._first, strict=False)
-            if start < first + len(shard) and stop > first
-        ]
+        found = [shard[max(start - first, 0) : stop - first] for shard, first in self._shards(start, stop)]
         return found[0] if len(found) == 1 else torch.cat(found) if found else self.shards[0][:0]
 
-    def _gathered(self, index: Tensor, memory: "Memory | None" = None) -> Tensor:
+    def _shards(self, start: int, stop: int) -> Iterator[tuple[Tensor, int]]:
+        """Yields the shards that hold the stored rows from ``start`` to ``stop``, each with its first row."""
+        if start < stop:
+            first, last = bisect_right(self._first, start) - 1, bisect_right(self._first, stop - 1)
+            yield from zip(self.shards[first:last], self._first[first:last], strict=True)
+
+    def _ascending(self, start: int, stop: int, memory: "Memory | None") -> Tensor:
+        """Returns the rows from ``start`` to ``stop`` of the index, as they are stored, shard by shard."""
+        assert self.index is not None
+        assert self._numbers is not None
+        found = (memory or Memory()).matrix(stop - start, self.shape[1], self.shards[0].dtype)
+        here = start
+        for shard, first in self._shards(int(self._numbers[start]), int(self._numbers[stop - 1]) + 1):
+            end = here + int(np.searchsorted(self._numbers[here:stop], first + len(shard)))
+            torch.index_select(shard, 0, self.index[here:end] - first, out=found[here - start : end - start])
+            here = end
+        return found
+
+    def _gathered(self, index: Tensor) -> Tensor:
         """Returns the stored rows ``index``, in this order, as they are stored."""
         if len(self.shards) == 1:
-            out = None if memory is None else memory.matrix(len(index), self.shape[1], self.shards[0].dtype)
-            return torch.index_select(self.shards[0], 0, index, out=out)
+            return self.shards[0].index_select(0, index)
         ends = torch.tensor(self._first[1:])
         number = torch.bucketize(index, ends, right=True)
         found = self.shards[0].new_empty((len(index), self.shape[1]))
