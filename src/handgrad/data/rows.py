@@ -115,6 +115,11 @@ class Rows:
         """Returns the same rows, which now go to ``device`` when they are asked for."""
         return Rows(self.shards, self.index, self.transform, device)
 
+    def sent(self, device: torch.device) -> "Rows | Tensor":
+        """Returns the same rows on a device: all of them if half of its free memory holds them, else when asked for."""
+        rows = self.to(device)
+        return rows.in_memory() if 2 * self.shape.numel() * self.dtype.itemsize <= free_memory(device) else rows
+
     def in_memory(self) -> Tensor:
         """Returns all rows at once, (N, D)."""
         whole = torch.empty(self.shape, dtype=self.dtype, device=self.device)
@@ -169,14 +174,22 @@ class Rows:
             found = memory.matrix(len(stored), self.shape[1], self.dtype).copy_(stored)
         else:
             found = stored.to(self.dtype)
-        return (self.transform(found) if self.transform else found).to(self.device)
+        found = self.transform(found) if self.transform else found
+        if memory is not None and self.device.type == "cuda":
+            return memory.leaving.sent(found, self.device)
+        return found.to(self.device)
 
 
 class Memory(threading.local):
-    """Memory that a thread uses again and again, a piece for each dtype."""
+    """Memory that a thread uses again and again, a piece for each dtype.
+
+    Attributes:
+        leaving: for what goes to a device.
+    """
 
     def __init__(self) -> None:
         self.pieces: dict[torch.dtype, Tensor] = {}
+        self.leaving = Leaving()
 
     def matrix(self, rows: int, columns: int, dtype: torch.dtype) -> Tensor:
         """Returns a matrix (rows, columns) of any numbers, over the same memory as the last one of this dtype."""
@@ -184,6 +197,43 @@ class Memory(threading.local):
         if piece is None or piece.shape[1] != columns or len(piece) < rows:
             piece = self.pieces[dtype] = torch.empty(rows, columns, dtype=dtype)
         return piece if len(piece) == rows else piece[:rows]
+
+
+class Leaving:
+    """Two pieces of page-locked memory, from which rows go to a CUDA device by a stream of their own.
+
+    While one piece is sent, and the device computes with what was sent before, the other one is filled. Nothing waits
+    but for a piece that is still being sent when its turn comes again.
+    """
+
+    def __init__(self) -> None:
+        self.pieces: list[tuple[Tensor, torch.cuda.Event]] = []
+        self.stream: torch.cuda.Stream | None = None
+
+    def sent(self, rows: Tensor, device: torch.device) -> Tensor:
+        """Returns ``rows (n, D)`` on a device; what is computed there next waits for them, and the caller does not."""
+        self.stream = self.stream or torch.cuda.Stream(device)
+        place, event = self.piece(rows)
+        place.copy_(rows)
+        with torch.cuda.stream(self.stream):
+            found = place.to(device, non_blocking=True)
+            event.record(self.stream)
+        computing = torch.cuda.current_stream(device)
+        computing.wait_event(event)
+        found.record_stream(computing)  # else its memory could be given away before it is used
+        return found
+
+    def piece(self, rows: Tensor) -> tuple[Tensor, torch.cuda.Event]:
+        """Returns memory of the shape of ``rows`` from which nothing is sent any more, and what tells of its use."""
+        if len(self.pieces) < 2:
+            memory, event = torch.empty(rows.shape, dtype=rows.dtype, pin_memory=True), torch.cuda.Event()
+        else:
+            memory, event = self.pieces.pop(0)
+            event.synchronize()
+            if memory.dtype != rows.dtype or memory.shape[1] != rows.shape[1] or len(memory) < len(rows):
+                memory = torch.empty(rows.shape, dtype=rows.dtype, pin_memory=True)
+        self.pieces.append((memory, event))
+        return memory[: len(rows)], event
 
 
 class Chunks(Sequence[Tensor]):
@@ -237,6 +287,11 @@ class Joined:
         for part, of_part, first in ((self.first, index < end, 0), (self.second, index >= end, end)):
             found[of_part] = part.index_select(dim, index[of_part] - first).to(self.dtype)
         return found
+
+
+def free_memory(device: torch.device) -> int:
+    """Returns the bytes that a CUDA device has left; 0 of others: what is on disk is read when they ask for it."""
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else 0
 
 
 def chunk_dtype(stored: torch.dtype) -> torch.dtype:

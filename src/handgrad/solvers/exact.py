@@ -123,7 +123,7 @@ class Exact:
         samples, (_, outputs, features) = torch.tensor([len(target)]), state.weight.shape
         samples = samples if objective.total is None else objective.total(samples)
         small = NewtonMetric.suits(int(samples.item()), features, outputs, objective.loss.sigmoids)
-        if small:  # a device would wait for what little there is to do
+        if small and target.device.type != "cpu":  # a device would wait for what little there is to do
             input, target = input.to("cpu"), target.cpu()
             sample_weight = None if sample_weight is None else sample_weight.cpu()
         state.problem = problem = CentredProblem(objective, input, target, sample_weight, outputs, self.fit_bias)
