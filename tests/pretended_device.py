@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -89,6 +90,10 @@ def held(value: Any) -> Any:
 
 @contextmanager
 def pretended(float64: bool = True) -> Iterator[PretendedDevice]:
-    """Lends the device out."""
-    with PretendedDevice(float64) as device:
-        yield device
+    """Lends the device out. What is not recorded there is so by ``no_grad``: there are no inference tensors of it."""
+    inference, plain = torch.inference_mode, torch.no_grad
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(inference, "__enter__", lambda self: plain.__enter__(self.__dict__.setdefault("plain", plain())))
+        patch.setattr(inference, "__exit__", lambda self, *error: plain.__exit__(self.__dict__.pop("plain"), *error))
+        with PretendedDevice(float64) as device:
+            yield device

@@ -291,7 +291,7 @@ def terms_by_l2(objective: Objective, pairs: Iterable[tuple[str, str, Tensor, Te
 
 def mean_over_all(sums: Tensor, count: int, objective: Objective) -> Tensor:
     """Returns sums over this process's samples, each a number, as means over those of all processes of an objective."""
-    sums = torch.cat((sums, sums.new_tensor([count])))
+    sums = torch.cat((sums, sums.new_full((1,), count)))
     sums = sums if objective.total is None else objective.total(sums)
     return sums[:-1] / sums[-1]
 
