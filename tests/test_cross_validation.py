@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from handgrad import cross_validation
 from handgrad.cross_validation import PartialFits
 from handgrad.data.normalization import shift_and_scale, statistics
 from handgrad.data.rows import Rows
@@ -77,6 +78,60 @@ def test_fits_that_are_guided_end_where_the_others_do_without_a_gram_matrix_of_t
     assert found.report["converged"].all()
     torch.testing.assert_close(found.weight, alone.weight, rtol=1e-3, atol=1e-4)
     torch.testing.assert_close(found.report["objective"], alone.report["objective"], rtol=2e-9, atol=0)
+
+
+def folds(y, count):
+    fold = fold_index(y, NAMES, count, 0)
+    return [(torch.where(fold != number)[0], torch.where(fold == number)[0]) for number in range(count)]
+
+
+def guided(monkeypatch, x, y, weights=lambda index: None):
+    monkeypatch.setattr(NewtonMetric, "suits", lambda *problem: False)
+    problem = partial_fits(x, y, weights)
+    whole = problem.fit(problem.all, None)
+    return problem.guided_by(whole.weight, whole.bias)
+
+
+@pytest.mark.parametrize("kind", [lambda x: x, lambda x: Rows([x[:100], x[100:]])], ids=["memory", "disk"])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_fits_that_share_their_passes_are_those_one_by_one(monkeypatch, weighted, kind):
+    x, y = samples()
+    weight = torch.rand(len(y), generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    problem = guided(monkeypatch, kind(x), y, weight.__getitem__ if weighted else lambda index: None)
+    parts = folds(y, 5)
+    assert problem.together(parts) == 5
+    ((first, found),) = problem.fits(parts)
+    assert first == 0
+    for part, of_part in zip(parts, found, strict=True):
+        alone = problem.fit(*part)
+        assert of_part.report["converged"].all()
+        torch.testing.assert_close(of_part.weight, alone.weight, rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(of_part.report["objective"], alone.report["objective"], rtol=2e-9, atol=0)
+        for one, other in zip(of_part.outcomes, alone.outcomes, strict=True):
+            assert score("loss", one).value == pytest.approx(score("loss", other).value, rel=1e-4)
+
+
+def test_groups_of_fits_that_are_done_are_not_made_again(monkeypatch):
+    x, y = samples()
+    problem = guided(monkeypatch, x, y)
+    monkeypatch.setattr(cross_validation, "TOGETHER", 2)
+    assert [(first, len(found)) for first, found in problem.fits(folds(y, 5))] == [(0, 2), (2, 2), (4, 1)]
+    assert [first for first, _ in problem.fits(folds(y, 5), done=3)] == [2, 4]
+    assert list(problem.fits(folds(y, 5), done=5)) == []
+
+
+def test_fits_share_passes_where_that_is_faster_and_possible(monkeypatch):
+    x, y = samples()
+    problem = guided(monkeypatch, x, y)
+    assert problem.together(folds(y, 12)) == 6, "no more than 8, spread evenly"
+    assert problem.together(folds(y, 2)) == 1, "each reads the half of the other's held out"
+    assert problem.together([(part[:20], part) for part, _ in folds(y, 5)]) == 1, "most rows would be read for nothing"
+    assert replace(problem, outputs=40).together(folds(y, 5)) == 3
+    assert replace(problem, outputs=100).together(folds(y, 5)) == 1
+    assert replace(problem, normalize="standardize").together(folds(y, 5)) == 1
+    assert partial_fits(x, y).together(folds(y, 5)) == 1
+    monkeypatch.undo()
+    assert problem.together(folds(y, 5)) == 1, "Newton's method makes no passes"
 
 
 def test_a_guided_fit_of_many_iterations_ends_too(monkeypatch):

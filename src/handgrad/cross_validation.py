@@ -1,4 +1,4 @@
-"""Fits on parts of the samples: folds of a cross-validation, and few-shot draws. Rows are left out by index."""
+"""Fits on parts of the samples: folds of a cross-validation, and few-shot draws. No row is copied."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -14,14 +14,19 @@ from handgrad.functions.linear_map import linear_map
 from handgrad.functions.objective import Objective
 from handgrad.metrics import Outcome, joined, outcome, outcome_of_labels
 from handgrad.solvers.centred import CentredProblem
+from handgrad.solvers.joint import Joint
 from handgrad.solvers.kronecker import feature_gram
+from handgrad.solvers.newton import NewtonMetric
 from handgrad.solvers.quasi_newton import ROWS, Eigen
 from handgrad.solvers.solve import WholeSet, solve
 
 NUMBERS_AT_ONCE = 2**20  # logits of a chunk of held out samples, or their features
 BY_COLUMNS = ("center", "standardize")
 SHARED = 2048  # features at most, of which Gram matrices of several l2 values are kept
+READING = 25  # outputs of which the products take as long as to read the features for them
+TOGETHER, OUTPUTS = 8, 150  # fits that share passes at most, and outputs of all of them
 Run = Callable[[Sequence[Callable[[], Any]]], list[Any]]
+Part = tuple[Tensor, Tensor | None]  # ascending indices: the samples that train, and those that are evaluated
 
 
 @dataclass(frozen=True)
@@ -73,16 +78,71 @@ class PartialFits:
             before: is called before each l2 value.
         """
         x, columns = self.normalized(train)
-        zeros = torch.zeros(len(self.objective.l2), self.outputs, self.input.shape[1], dtype=torch.float64)
         block = WholeSet(x.fleeting(), self.target[train], self.weights(train))
-        blocks = repeated(block, len(zeros), before)
-        state = solve(self.solver, self.objective, zeros, zeros[:, :, 0], blocks).state
+        state = self.solved(self.objective, block, before)
         weight, bias = (state.weight, state.bias) if columns is None else folded(state.weight, state.bias, *columns)
-        found: list[Outcome] = []
-        if held is not None:
-            samples = rows_of(self.input, held), self.target[held]
-            found = outcomes(weight, bias, *samples, keep=keep, run=self.objective.run)
-        return Fitted(weight, bias, self.solver.report(state), found)
+        return Fitted(weight, bias, self.solver.report(state), self.outcomes(weight, bias, held, keep))
+
+    def fits(
+        self, parts: Sequence[Part], *, keep: bool = False, before: Callable[[], None] | None = None, done: int = 0
+    ) -> Iterator[tuple[int, list[Fitted]]]:
+        """Yields what ``fit`` gives for each of several parts, in groups that are solved at once.
+
+        Args:
+            done: parts that need not be solved; a group of which some are needed is solved whole.
+
+        Yields:
+            The number of a group's first part, and what came of its parts, in order.
+        """
+        size = self.together(parts)
+        for first in range(0, len(parts), size):
+            group = parts[first : first + size]
+            if first + len(group) <= done:
+                continue
+            if len(group) > 1:
+                yield first, self.fit_together(group, keep, before)
+            else:
+                yield first, [self.fit(*group[0], keep=keep, before=before)]
+
+    def together(self, parts: Sequence[Part]) -> int:
+        """Returns how many of the parts are best solved at once, by passes over all samples, where they leave some out.
+
+        Where it is several they need Gram matrices that are made already, and features that are the same for all.
+        """
+        if self.solver.grams is None or self.normalize in BY_COLUMNS:
+            return 1
+        sizes = [len(train) for train, _ in parts]
+        small = NewtonMetric.suits(min(sizes), self.input.shape[1], self.outputs, self.objective.loss.sigmoids)
+        size = spread_evenly(len(parts), max(1, min(TOGETHER, OUTPUTS // self.outputs)))
+        alone = sum(sizes) / len(sizes) * (READING + self.outputs)
+        return 1 if small or alone < len(self.target) * (READING / size + self.outputs) else size
+
+    def fit_together(self, parts: Sequence[Part], keep: bool, before: Callable[[], None] | None = None) -> list[Fitted]:
+        """Returns what ``fit`` gives for each part, by passes that all of them make together."""
+        weights = torch.zeros(len(parts), len(self.target), dtype=torch.float64)
+        for own, (train, _) in zip(weights, parts, strict=True):
+            own[train] = 1.0 if (given := self.weights(train)) is None else given.double()
+        x = rows_of(self.input, self.all).fleeting()
+        joint = Joint(self.objective, x, self.target, weights)
+
+        def fitted(number: int) -> Fitted:
+            state = self.solved(joint.member(number), WholeSet(x, self.target, weights[number]), before)
+            found = self.outcomes(state.weight, state.bias, parts[number][1], keep)
+            return Fitted(state.weight, state.bias, self.solver.report(state), found)
+
+        return joint.run([partial(fitted, number) for number in range(len(parts))])
+
+    def solved(self, objective: Objective, block: WholeSet, before: Callable[[], None] | None) -> Any:
+        """Returns the solver's state at the end of the path."""
+        zeros = torch.zeros(len(objective.l2), self.outputs, self.input.shape[1], dtype=torch.float64)
+        return solve(self.solver, objective, zeros, zeros[:, :, 0], repeated(block, len(zeros), before)).state
+
+    def outcomes(self, weight: Tensor, bias: Tensor, held: Tensor | None, keep: bool) -> list[Outcome]:
+        """Returns what a path gives on the samples ``held``; None: nothing."""
+        if held is None:
+            return []
+        samples = rows_of(self.input, held), self.target[held]
+        return outcomes(weight, bias, *samples, keep=keep, run=self.objective.run)
 
     @property
     def all(self) -> Tensor:
@@ -125,6 +185,11 @@ class PartialFits:
             return x, None
         columns = shift_and_scale(self.normalize, statistics(x.chunks()), x.dtype)
         return x.transformed(by_columns(*columns)), columns
+
+
+def spread_evenly(count: int, most: int) -> int:
+    """Returns the size of the groups into which things are parted, no more than ``most`` in each."""
+    return -(-count // -(-count // most))
 
 
 def repeated(block: WholeSet, times: int, before: Callable[[], None] | None) -> Iterator[WholeSet]:

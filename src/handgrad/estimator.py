@@ -293,9 +293,8 @@ class LinearProbe(ClassifierMixin, BaseEstimator):
         if not splits:
             return None
         problem = replace(problem, solver=replace(problem.solver, refine=0))
-        keep = self.metric == "auroc"
-        fits = (problem.fit(train, held, keep=keep).outcomes for train, held in splits)
-        found = np.array([[score(self.metric, outcome).value for outcome in outcomes] for outcomes in fits])
+        fits = (fitted for _, group in problem.fits(splits, keep=self.metric == "auroc") for fitted in group)
+        found = np.array([[score(self.metric, outcome).value for outcome in fitted.outcomes] for fitted in fits])
         if len(wrong := np.argwhere(np.isnan(found))):
             fold, entry = wrong[0].tolist()
             told = f"cv: {self.metric} is not defined in fold {fold} at l2={problem.objective.l2[entry]:g}"

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from handgrad.cross_validation import PartialFits, outcomes
+from handgrad.cross_validation import Fitted, PartialFits, outcomes
 from handgrad.data.base import LinearDataModule
 from handgrad.data.splits import few_shots, generator
 from handgrad.files import replace_file
@@ -57,21 +57,28 @@ def cross_validated(
     solved = model.weight.detach().double().cpu(), model.bias.detach().double().cpu()
     problem, l2 = partial_fits(model, data, solver).guided_by(*solved), model.hparams["l2"]
     rows = kept(folder, FOLDS, len(l2)) if resumed else []
-    count = int(data.fold.max()) + 1
-    with obedient(folder, lambda: f"{len(rows) // len(l2)} of {count} folds") as before:
-        for fold in range(len(rows) // len(l2), count):
-            train, held = torch.where(data.fold != fold)[0], torch.where(data.fold == fold)[0]
-            fitted = problem.fit(train, held, keep=metric == "auroc", before=before)
-            report = {name: values.tolist() for name, values in fitted.report.items()}
-            rows += [
-                {"fold": fold, "l2": value}
-                | {f"val_{name}": score(name, found).value for name in named(metric)}
-                | {name: shown(values[entry]) for name, values in report.items()}
-                for entry, (value, found) in enumerate(zip(l2, fitted.outcomes, strict=True))
-            ]
+    folds = range(int(data.fold.max()) + 1)
+    parts = [(torch.where(data.fold != fold)[0], torch.where(data.fold == fold)[0]) for fold in folds]
+    with obedient(folder, lambda: f"{len(rows) // len(l2)} of {len(folds)} folds") as before:
+        for first, group in problem.fits(parts, keep=metric == "auroc", before=before, done=len(rows) // len(l2)):
+            del rows[first * len(l2) :]
+            for fold, fitted in enumerate(group, first):
+                rows += fold_rows(fold, l2, metric, fitted)
+                told = "Fold %d of %d: %d samples train, %d are held out"
+                log.info(told, fold + 1, len(folds), *map(len, parts[fold]))
             write(folder, FOLDS, rows)
-            log.info("Fold %d of %d: %d samples train, %d are held out", fold + 1, count, len(train), len(held))
     return rows
+
+
+def fold_rows(fold: int, l2: Sequence[float], metric: str, fitted: Fitted) -> list[Row]:
+    """Returns what a fold's fit gives, a row for each l2 value."""
+    report = {name: values.tolist() for name, values in fitted.report.items()}
+    return [
+        {"fold": fold, "l2": value}
+        | {f"val_{name}": score(name, found).value for name in named(metric)}
+        | {name: shown(values[entry]) for name, values in report.items()}
+        for entry, (value, found) in enumerate(zip(l2, fitted.outcomes, strict=True))
+    ]
 
 
 def few_shot_draws(

@@ -268,13 +268,14 @@ class Objective:
         parameters are sent there, and what is returned comes from there, once for all chunks, to the CPU.
 
         Args:
+            sample_weight: (N,), or (L, N): weights of each classifier's own, 0 for a sample that it leaves out.
             dtype: of the products.
             spread: (N,), takes ``1 - sum_k p^2`` of each sample, of sigmoids ``2 sum_k p (1 - p)``: how much the sample
                 bends the loss; for one classifier.
             coupling: whether to return it.
         """
         samples, features = input.shape
-        shares = None if sample_weight is None else sample_weight.double()
+        shares = None if sample_weight is None else torch.atleast_2d(sample_weight.double())
         place = target.device
         numbers = CACHED if place.type == "cpu" else ON_DEVICE
         rows = max(LEAST_ROWS, numbers // max(features, bias.numel()))
@@ -285,13 +286,14 @@ class Objective:
         found = map(part, parts) if self.run is None else self.run([partial(part, rows) for rows in parts])
         sums = list(_added_up(found) or ())
         if coupling and not self.loss.sigmoids:  # dp/dz = diag(p) - p p': p p' are added up, and p is dbias + y
-            y = torch.bincount(target, shares, minlength=bias.shape[1])
+            count = partial(torch.bincount, target, minlength=bias.shape[1])
+            y = count()[None] if shares is None else torch.stack([count(own) for own in shares])
             sums[-1] = torch.diag_embed(sums[2] + y) - sums[-1]
         sums = [term.cpu() for term in sums]  # here, and not before, a device is waited for
-        whole = torch.tensor([samples], dtype=torch.float64) if shares is None else shares.sum().cpu()[None]
+        whole = torch.tensor([samples], dtype=torch.float64) if shares is None else shares.sum(1).cpu()
         if self.total is not None:
             whole, sums = self.total(whole), list(self._over_processes(*sums))
-        return DataTerm(*(term / whole.item() for term in sums))
+        return DataTerm(*(term / whole.view(-1, *[1] * (term.dim() - 1)) for term in sums))
 
     def _data_term_of_part(
         self,
@@ -320,16 +322,17 @@ class Objective:
                 x = cast[: len(x)].copy_(x)
             z = torch.addmm(offset, flat, x.t()).view(*bias.shape, len(x))
             losses, dz = residual(z, y)
+            share = torch.empty(0) if shares is None else shares[:, chunk]
             if spread is not None:
                 spread[chunk] = 2 * sigmoid_bend(dz[0]).sum(0) if self.loss.sigmoids else softmax_spread(dz[0], y)
             if coupling and self.loss.sigmoids:
-                bend = sigmoid_bend(dz) if shares is None else sigmoid_bend(dz) * shares[chunk]
+                bend = sigmoid_bend(dz) if shares is None else sigmoid_bend(dz) * share.unsqueeze(1)
                 bends.diagonal(dim1=1, dim2=2).add_(bend.sum(2, dtype=torch.float64))
             elif coupling:
                 p = softmax_probabilities(dz, y)
-                bends += (p if shares is None else p * shares[chunk].to(dtype)) @ p.transpose(1, 2)
+                bends += (p if shares is None else p * share.unsqueeze(1).to(dtype)) @ p.transpose(1, 2)
             if shares is not None:
-                losses, dz = losses * shares[chunk], dz.mul_(shares[chunk])
+                losses, dz = losses * share, dz.mul_(share.unsqueeze(1))
             loss += losses.sum(1, dtype=torch.float64)
             dweight += dz.flatten(0, 1) @ x
             dbias += dz.sum(2, dtype=torch.float64)
