@@ -1,5 +1,11 @@
 """A run on a device finds what a run on the CPU finds: on one that is none, and on a GPU where there is one."""
 
+import ast
+import io
+import re
+import tokenize
+from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -21,6 +27,7 @@ from handgrad.training.pipeline import Pipeline
 from tests.data.test_base import clouds
 from tests.pretended_device import DEVICE, pretended
 
+ROOT = Path(__file__).parents[1]
 L2 = (0.02, 0.5)
 SOLVERS = {"sgd": SGD(lr=0.1, momentum=0.5), "adam": Adam(lr=0.01), "exact": Exact(1e-6, 100)}
 
@@ -118,6 +125,20 @@ def test_updates_wait_for_no_device(tmp_path, monkeypatch):
     assert {count for _, count in waits} == {1}
 
 
+@pytest.mark.parametrize(("name", "then"), [("device", "NVIDIA H100"), ("number of processes", "4"), ("torch", "1.0")])
+def test_a_run_that_goes_on_elsewhere_says_that_bits_may_differ(name, then, caplog):
+    model = SoftmaxRegression(num_features=2, num_classes=3, l2=L2)
+    with Pipeline(SOLVERS["sgd"], 1) as pipeline:
+        pipeline.start(model.objective(), model.weight, model.bias, model.active)
+        saved = pipeline.state_dict()
+    for state, told in ((saved, 0), (saved | {name: then}, 1)):
+        with Pipeline(SOLVERS["sgd"], 1) as pipeline:
+            pipeline.load_state_dict(state)
+            pipeline.start(model.objective(), model.weight, model.bias, model.active)
+        assert caplog.text.count("bits may differ") == told
+    assert f"{name} was {then} when the run was saved, is {saved[name]} now: bits may differ" in caplog.text
+
+
 def test_an_optimum_is_not_proven_where_a_device_has_no_float64():
     with pytest.raises(InputError, match=r"trainer\.accelerator=mps: has no float64; accepted .* is cpu"):
         check_float64(SOLVERS["exact"], torch.device("mps"))
@@ -133,3 +154,44 @@ def test_a_gpu_finds_what_the_cpu_finds(name, tmp_path):
     assert found.keys() == expected.keys()
     for key in ("weight", "loss/val", "loss"):
         torch.testing.assert_close(found[key], expected[key], rtol=1e-3, atol=1e-5)
+
+
+# --- the page ---------------------------------------------------------------------------------------------------------
+
+WORDS = re.compile(r"device|root_device|cuda|mps|widest|pin_memory|ON_DEVICE|WITHOUT_FLOAT64|cpu")
+STRINGS = {'"cpu"', '"cuda"', '"mps"', '"nccl"'}
+ROW = re.compile(r"^\| `(?P<file>[\w/]+\.py)` \| (?P<names>[^|]+) \| [^|]+ \|$", re.MULTILINE)
+
+
+def device_lines(package: Path) -> dict[str, list[str]]:
+    """Returns, for each file in which a line depends on the device, the functions (or names) that have such lines."""
+    found: dict[str, list[str]] = {}
+    for path in sorted(package.rglob("*.py")):
+        text = path.read_text(encoding="utf-8")
+        tokens = tokenize.generate_tokens(io.StringIO(text).readline)
+        lines = {
+            token.start[0]
+            for token in tokens
+            if (token.type == tokenize.NAME and WORDS.fullmatch(token.string)) or token.string in STRINGS
+        }
+        if names := [name for name, first, last in places(ast.parse(text)) if lines & {*range(first, last + 1)}]:
+            found[str(path.relative_to(package))] = names
+    return found
+
+
+def places(node: ast.AST, within: str = "") -> Iterator[tuple[str, int, int]]:
+    """Yields functions by their names, classes' own fields and assignments of a module, each with its lines."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.ClassDef):
+            yield from places(child, f"{child.name}.")
+        elif isinstance(child, ast.FunctionDef):
+            yield within + child.name, child.lineno, child.end_lineno or child.lineno
+        elif isinstance(child, ast.Assign | ast.AnnAssign):
+            targets = child.targets if isinstance(child, ast.Assign) else [child.target]
+            yield within + ast.unparse(targets[0]).strip("()"), child.lineno, child.end_lineno or child.lineno
+
+
+def test_the_page_lists_every_line_that_depends_on_the_device():
+    page = (ROOT / "docs" / "gpu.md").read_text(encoding="utf-8")
+    listed = {row["file"]: re.findall(r"`([\w.]+)`", row["names"]) for row in ROW.finditer(page)}
+    assert listed == device_lines(ROOT / "src" / "handgrad")

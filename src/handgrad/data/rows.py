@@ -226,12 +226,12 @@ class Leaving:
     def piece(self, rows: Tensor) -> tuple[Tensor, torch.cuda.Event]:
         """Returns memory of the shape of ``rows`` from which nothing is sent any more, and what tells of its use."""
         if len(self.pieces) < 2:
-            memory, event = torch.empty(rows.shape, dtype=rows.dtype, pin_memory=True), torch.cuda.Event()
+            memory, event = locked(rows), torch.cuda.Event()
         else:
             memory, event = self.pieces.pop(0)
             event.synchronize()
             if memory.dtype != rows.dtype or memory.shape[1] != rows.shape[1] or len(memory) < len(rows):
-                memory = torch.empty(rows.shape, dtype=rows.dtype, pin_memory=True)
+                memory = locked(rows)
         self.pieces.append((memory, event))
         return memory[: len(rows)], event
 
@@ -287,6 +287,11 @@ class Joined:
         for part, of_part, first in ((self.first, index < end, 0), (self.second, index >= end, end)):
             found[of_part] = part.index_select(dim, index[of_part] - first).to(self.dtype)
         return found
+
+
+def locked(rows: Tensor) -> Tensor:
+    """Returns page-locked memory for rows like these."""
+    return torch.empty(rows.shape, dtype=rows.dtype, pin_memory=True)
 
 
 def free_memory(device: torch.device) -> int:
