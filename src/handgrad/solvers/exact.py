@@ -255,8 +255,10 @@ class EntryRun:
         """Makes an iteration; None: no step was found."""
         direction, following = self.direction(here.point, here.gradient, gap), self.iterations + 1
         gram = self.metric.wants_gram(following, self.l2)
-        coupling = following in REFRESH or (
-            gap <= CLOSE * self.tolerance and self.problem.outputs <= len(self.problem.mean)
+        coupling = (
+            gram
+            or following in REFRESH
+            or (gap <= CLOSE * self.tolerance and self.problem.outputs <= len(self.problem.mean))
         )
 
         def evaluate(parameters: Tensor) -> Point:
