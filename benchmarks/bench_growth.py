@@ -5,7 +5,7 @@ measured with each path, so that the two can be seen to grow alike, or not.
 """
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,7 +30,7 @@ AXES: dict[str, Sequence[int]] = {
     "classes": (2, 10, 100, 1000),
     "values": (1, 10, 100, 1000),
 }
-QUICK: dict[str, Sequence[int]] = {"samples": (100, 200), "features": (8, 16), "classes": (2, 3), "values": (1, 2)}
+QUICK: dict[str, Sequence[int]] = {"samples": (100,), "classes": (2,), "values": (1,)}
 NAMES = {"samples": "N", "features": "D", "classes": "K", "values": "L"}
 COLUMNS = ["grows", *NAMES.values(), "processor s", "passes", "products alone, s", "whole over products", "MB"]
 NOTES = [
@@ -42,7 +42,7 @@ NOTES = [
 
 
 def run(options: Options) -> Iterator[Table]:
-    """Yields the table again after each row; at last there is a picture of it, where its folder is known."""
+    """Yields the table again after each row."""
     table = Table("growth", "Growth", COLUMNS, [], list(NOTES))
     base = Size(200, 8, 3, 2) if options.quick else Size()
     for axis, sizes in (QUICK if options.quick else AXES).items():
@@ -62,12 +62,14 @@ def row(axis: str, size: Size, found: dict[str, Any]) -> list[object]:
     return [NAMES[axis], *size, *figures]
 
 
-def picture(rows: Sequence[Sequence[Any]], path: Path) -> None:
+def picture(tables: Mapping[str, Table], path: Path) -> None:
     """Draws seconds, those of the products alone, and memory over each axis, and saves it."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
+
+    rows: list[Sequence[Any]] = tables["growth"].rows
 
     figure, axes = pyplot.subplots(2, 4, figsize=(12, 5), sharex="col", sharey="row", layout="constrained")
     for column, name in enumerate(NAMES.values()):
