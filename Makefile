@@ -20,7 +20,7 @@ test: .venv/ready lint
 	$(BIN)/python -m pytest --cov -n 2 --dist worksteal $(ARGS)
 
 torture: .venv/ready
-	$(BIN)/python -m pytest tests/torture -m "torture or not torture" $(ARGS)
+	$(BIN)/python -m pytest -m torture $(ARGS)
 
 report: .venv/ready
 	$(BIN)/python -m report

@@ -15,6 +15,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from handgrad.cli.configuration import CONF
 from handgrad.runs.signals import Interrupted, Stopping
 from tests.conftest import DATA
+from tests.torture.trials import trials
 
 WORDS = [
     "experiment=report_l2",
@@ -55,12 +56,20 @@ def curve(folder: Path, tag: str) -> list[tuple[int, float]]:
     return [(event.step, event.value) for event in events]
 
 
+@pytest.fixture(scope="module")
+def made() -> list[Path]:
+    """Runs that all tests may look at."""
+    return []
+
+
 @pytest.fixture
-def unbroken(run) -> Path:
-    return run(*WORDS, name="unbroken")
+def unbroken(run, made) -> Path:
+    if not made:
+        made.append(run(*WORDS, name="unbroken"))
+    return made[0]
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", trials(3, 12))
 def test_killed_at_a_random_update_it_goes_on_bit_for_bit(seed, run, unbroken, monkeypatch):
     """The kill is an exception out of a gradient: what was saved before is all that is left, if anything was.
 
@@ -89,7 +98,14 @@ def test_killed_at_a_random_update_it_goes_on_bit_for_bit(seed, run, unbroken, m
         assert curve(folder / path, "loss/train") == curve(unbroken / path, "loss/train")
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGUSR1, 138)])
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [
+        (signal.SIGTERM, 143),
+        pytest.param(signal.SIGINT, 130, marks=pytest.mark.torture),
+        pytest.param(signal.SIGUSR1, 138, marks=pytest.mark.torture),
+    ],
+)
 def test_a_signal_stops_the_run_in_order(number, code, tmp_path, unbroken, monkeypatch):
     """A real process, a real signal, and the command that it prints; under SLURM, where Lightning would interfere."""
     for name, value in SLURM.items():

@@ -60,8 +60,14 @@ def numpy_run(data: MNISTDataModule, l2: float, lr: float) -> tuple[float, float
     return -np.log(p[np.arange(len(y_val)), y_val]).mean(), (p.argmax(1) == y_val).mean(), (w**2).sum()
 
 
-@pytest.mark.parametrize("split", ["full", "course", "report"])
-@pytest.mark.parametrize(("digits", "l2", "lr", "batch"), [([7, 1, 4], 0.05, 0.02, 100), ([9, 0], 0.5, 0.005, 33)])
+@pytest.mark.parametrize(
+    ("split", "digits", "l2", "lr", "batch"),
+    [
+        ("full", [7, 1, 4], 0.05, 0.02, 100),
+        ("course", [9, 0], 0.5, 0.005, 33),
+        ("report", [7, 1, 4], 0.05, 0.02, 100),
+    ],
+)
 def test_other_digits_penalties_and_splits_against_numpy(split, digits, l2, lr, batch, run):
     words = (f"data.split={split}", f"data.digits={digits}", f"l2={l2}", f"lr={lr}", f"batch_size={batch}")
     words += ("task=softmax", "epochs=2", "data.shuffle=false", "penalize_bias=true", "patience=null", "logger=none")

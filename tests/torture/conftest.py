@@ -1,4 +1,4 @@
-"""Real processes, killed for real: a short form runs with all tests, the long one is `make torture`."""
+"""Real processes, killed for real: a short form runs with all tests, the long one by `make torture`."""
 
 import contextlib
 import multiprocessing
