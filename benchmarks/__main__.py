@@ -6,11 +6,11 @@ import sys
 import time
 from pathlib import Path
 
-from benchmarks.harness import ROOT, Options, Table, machine, write
+from benchmarks.harness import ROOT, Options, Table, has, machine, write
 from handgrad.cli.streams import standard_streams
 
 # Memory first, while this process has not imported torch: a child's peak counts its parent's size at the start.
-STEMS = ("memory", "startup", "functions", "training", "path", "probe", "estimator", "processes")
+STEMS = ("memory", "startup", "functions", "training", "path", "probe", "estimator", "processes", "growth")
 
 
 def main() -> None:
@@ -30,9 +30,12 @@ def main() -> None:
             start = time.perf_counter()
             print(f"{stem} ...", file=sys.stderr, flush=True)
             tables: dict[str, Table] = {}
-            for table in importlib.import_module(f"benchmarks.bench_{stem}").run(options):
+            module = importlib.import_module(f"benchmarks.bench_{stem}")
+            for table in module.run(options):
                 tables[table.name] = table  # a long benchmark yields it again with more rows
                 text = write(stem, [*tables.values(), facts], arguments.out)
+            if hasattr(module, "picture") and has("matplotlib"):
+                module.picture(tables, arguments.out / f"{stem}.png")
             print(f"\n{text}")
             print(f"{stem}: {time.perf_counter() - start:.0f} s", file=sys.stderr, flush=True)
 

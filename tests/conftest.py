@@ -40,7 +40,10 @@ SLOW = {
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    without_gpu = pytest.mark.skip(reason="no CUDA device")
     for item in items:
+        if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+            item.add_marker(without_gpu)
         fixtures = set(getattr(item, "fixturenames", ()))
         if SLOW & fixtures:
             item.add_marker("slow")

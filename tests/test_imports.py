@@ -18,7 +18,7 @@ BELOW: dict[str, set[str]] = {
     "functions": {"compat", "errors"},
     "diagnosis": MATHS,
     "solvers": MATHS,
-    "data": {"errors", "files"},
+    "data": {"errors", "files", "functions"},
     "models": MATHS | {"data", "metrics"},
     "runs": {"errors", "files", "tables"},
     "loggers": {"errors", "runs"},

@@ -10,6 +10,7 @@ from torch import Tensor
 from handgrad.data.blocks import Samples
 from handgrad.errors import InputError
 from handgrad.functions.linear_map import linear_map
+from handgrad.functions.samples import widest
 from handgrad.metrics import (
     METRICS,
     Outcome,
@@ -92,10 +93,20 @@ def _of_part(
     dtype = torch.promote_types(weight.dtype, torch.float32)
     x, target = samples[0][rows].to(weight.device, dtype), samples[1][rows].to(weight.device)
     z = linear_map(x, weight[None].to(dtype)) + bias[None, :, None].to(dtype)
+    if widest(z.device) != torch.float64:
+        z, target = z.cpu(), target.cpu()
     losses = model.criterion.plain(z, target)[0].double()
     if model.multilabel:
-        return outcome_of_labels(z[0].t(), target)._replace(loss=losses)
-    return outcome(z[0].t(), target, keep)._replace(loss=losses, prediction=model.decide(z.transpose(1, 2))[0])
+        return on_cpu(outcome_of_labels(z[0].t(), target)._replace(loss=losses))
+    found = outcome(z[0].t(), target, keep)
+    return on_cpu(found._replace(loss=losses, prediction=model.decide(z.transpose(1, 2))[0]))
+
+
+def on_cpu(found: Outcome) -> Outcome:
+    """Returns an outcome that was found on any device."""
+    target, prediction, losses, confidence, log_p, classes = found
+    numbers = losses.cpu(), confidence.cpu(), None if log_p is None else log_p.cpu()
+    return Outcome(target.cpu(), prediction.cpu(), *numbers, classes)
 
 
 def scores(model: LinearClassifier, samples: Samples, metric: str) -> list[Score]:
@@ -125,7 +136,7 @@ def report(model: LinearClassifier, chosen: tuple[Tensor, Tensor], split: str, s
         return Report(split, None, None)
     found = outcome_of(model, *chosen, samples)
     classes = max(len(chosen[1]), 2)
-    confusion = confusion_matrix(found.prediction.cpu(), found.target.cpu(), classes)
+    confusion = confusion_matrix(found.prediction, found.target, classes)
     if T != T:
         return Report(split, confusion, None)
     scaled = outcome_of(model, chosen[0] / T, chosen[1] / T, samples)

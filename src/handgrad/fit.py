@@ -21,6 +21,7 @@ from handgrad.compat import was_restoring
 from handgrad.data.base import LinearDataModule
 from handgrad.errors import InputError, line_of
 from handgrad.files import replace_file
+from handgrad.functions.samples import widest
 from handgrad.loggers.tensorboard import TensorBoardPathLogger
 from handgrad.models.linear_classifier import LinearClassifier
 from handgrad.resampling import cross_validated, few_shot_draws
@@ -124,6 +125,7 @@ def fit(
     check_resampling(data, solver, lightning)
     place = None if folder is None else Path(folder)
     checkpoint = place and place / LAST
+    check_float64(solver, lightning.strategy.root_device)
     if isinstance(solver, Exact) and lightning.precision == "64-true":
         solver = replace(solver, products=torch.float64)
     data.setup()  # reading may use all threads, training will not
@@ -191,6 +193,12 @@ def check_resampling(data: LinearDataModule, solver: Solver, lightning: pl.Train
             raise InputError(f"data.{name}: accepted with optimizer=exact; each part has an optimum, and no best stop")
         if asked and lightning.world_size > 1:
             raise InputError(f"{lightning.world_size} processes: accepted with data.{name} is 1 (trainer.devices=1)")
+
+
+def check_float64(solver: Solver, device: torch.device) -> None:
+    """Raises an InputError where a solver proves an optimum and its device has no float64, in which it is proven."""
+    if solver.one_at_a_time and widest(device) != torch.float64:
+        raise InputError(f"trainer.accelerator={device.type}: has no float64; accepted with optimizer=exact is cpu")
 
 
 def automatic_l2(data: LinearDataModule, model: LinearClassifier, solver: Solver) -> list[float]:

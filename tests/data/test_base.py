@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from handgrad.data.base import LinearDataModule, is_whole, whole_number
+from handgrad.data.rows import Rows
 from handgrad.errors import InputError
 
 SIZES = {"train": 200, "val": 60, "test": 40}
@@ -201,6 +202,37 @@ def test_sets_move_to_the_trainers_device_for_good():
     assert {tensor.device.type for part in batch.values() for tensor in part} == {"meta"}
     assert data.train[0] is batch["train"][0]
     assert data.test[0].device.type == "cpu"  # until it is asked for
+
+
+@pytest.mark.parametrize(("name", "value"), [("train", 3), ("val", -1), ("test", 7)])
+def test_a_target_that_is_no_class_is_told_before_a_device_sees_it(name, value, monkeypatch):
+    read = Clouds.read
+
+    def damaged(self):
+        found = read(self)
+        found[name][1][5] = value
+        return found
+
+    monkeypatch.setattr(Clouds, "read", damaged)
+    with pytest.raises(InputError, match=rf"^{name}: target {value}; accepted are whole numbers from 0 to 2$"):
+        clouds().setup()
+
+
+def test_rows_on_disk_stay_there_for_the_cpu_and_are_sent_to_a_device_once(monkeypatch):
+    data = clouds()
+    data.setup()
+    input, target = data.train
+    data.train = Rows([input]), target
+    for free, kind in ((0, Rows), (2**20, torch.Tensor)):
+        data._sent.clear()
+        monkeypatch.setattr("handgrad.data.rows.free_memory", lambda device, free=free: free)
+        data.trainer = SimpleNamespace(strategy=SimpleNamespace(root_device=torch.device("meta")))
+        (first,), (second,) = data.val_dataloader(), data.val_dataloader()
+        assert isinstance(first["train"][0], kind)
+        assert first["train"][0] is second["train"][0]
+        assert {part.device.type for part in first["train"]} == {"meta"}
+        assert isinstance(data.train[0], Rows)
+        assert data.train[0].device.type == data.train[1].device.type == "cpu"
 
 
 def test_training_and_validation_set_are_joined_with_their_weights():

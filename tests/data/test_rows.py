@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from handgrad.data.blocks import BlockLoader
-from handgrad.data.rows import Chunks, Joined, Rows, chunk_dtype
+from handgrad.data.rows import Chunks, Joined, Leaving, Rows, chunk_dtype
 
 N, D = 103, 5
 DTYPES = [
@@ -123,9 +123,11 @@ def test_other_rows_are_not_touched():
     class Watched(Tensor):
         """Keeps account of the rows that leave it."""
 
-        def index_select(self, dim, index):
-            read.extend(index.tolist())
-            return self.as_subclass(Tensor).index_select(dim, index)
+        @classmethod
+        def __torch_function__(cls, function, types, arguments=(), options=None):
+            if function in (torch.index_select, Tensor.index_select):
+                read.extend(arguments[2].tolist())
+            return super().__torch_function__(function, types, arguments, options or {})
 
         def __getitem__(self, rows):
             if isinstance(rows, slice):
@@ -143,6 +145,9 @@ def test_other_rows_are_not_touched():
     chunks[6]  # rows 48 and 50 to 54 of the file, which is cut at 50
     assert read == [48, 0, 2, 4]
     del read[:]
+    rows.index_select(0, torch.tensor([26, 0]))
+    assert sorted(read) == [0, 2]
+    del read[:]
     Rows(shards)[49:52]
     assert read == [49, 0, 1]
 
@@ -155,6 +160,62 @@ def test_where_a_row_is_stored():
 def test_rows_go_where_they_are_sent():
     rows = Rows([matrix()]).to(torch.device("meta"))
     assert rows.device.type == rows[:3].device.type == rows.index_select(0, torch.tensor([1])).device.type == "meta"
+
+
+class Card:
+    """What of ``torch.cuda`` streams need, on no card: copies are made when they are waited for, as late as can be."""
+
+    def __init__(self) -> None:
+        self.copies: list[tuple[Tensor, Tensor]] = []
+        self.waited = 0
+
+    def stream(self, *_) -> "Card":
+        return self
+
+    Stream = Event = current_stream = stream
+    wait_event = stream
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, *_) -> None: ...
+
+    def record(self, stream: "Card") -> None: ...
+
+    def synchronize(self) -> None:
+        self.waited += 1
+        there, here = self.copies.pop(0)
+        there.copy_(here)
+
+
+def test_what_is_sent_is_not_written_over_before_it_has_left(monkeypatch):
+    card, whole = Card(), matrix(torch.float32)
+    for name in ("Stream", "Event", "stream", "current_stream"):
+        monkeypatch.setattr(torch.cuda, name, getattr(card, name))
+    monkeypatch.setattr("handgrad.data.rows.locked", lambda rows: torch.empty(rows.shape, dtype=rows.dtype))
+
+    def to(here: Tensor, device: torch.device, non_blocking: bool) -> Tensor:
+        there = torch.full_like(here, torch.nan)
+        card.copies.append((there, here))
+        there.record_stream = lambda stream: None
+        return there
+
+    monkeypatch.setattr(Tensor, "to", to)
+    leaving = Leaving()
+    sent = [leaving.sent(whole[first : first + 10], torch.device("cuda")) for first in range(0, 60, 10)]
+    assert card.waited == 4  # the first two have memory of their own
+    while card.copies:
+        card.synchronize()
+    monkeypatch.undo()
+    assert torch.equal(torch.cat(sent), whole[:60])
+    assert len(leaving.pieces) == 2
+
+
+@pytest.mark.gpu
+def test_rows_are_streamed_to_a_gpu():
+    whole = torch.randn(10_000, 256)
+    rows = Rows([whole], torch.arange(0, 10_000, 2)).to(torch.device("cuda", 0)).fleeting()
+    sums = sum(rows[first : first + 100].double().sum(0) for first in range(0, 5000, 100))
+    torch.testing.assert_close(sums.cpu(), whole[::2].double().sum(0))
 
 
 def test_what_rows_do_not_offer_is_told():

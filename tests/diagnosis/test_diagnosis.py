@@ -389,13 +389,16 @@ def test_sample_weights_that_are_left_out_are_named(kind, monkeypatch):
 def test_two_mistakes_are_told_apart(monkeypatch):
     plant(monkeypatch, FILES["softmax"], (DBIAS, "dbias = 2 * dz.sum(2)"), (DINPUT, "dinput = -dz"))
     plant(monkeypatch, "objective", ("add_l2_gradient(dweight, weight, l2, active)", "pass"))
+    module = importlib.import_module("handgrad.functions.objective")
+    source = Path(module.__file__).read_text(encoding="utf-8").splitlines()
+    line = 1 + source.index("        add_l2_gradient(dweight, weight, l2, active)")
     assert told(found("softmax")) == [
         "bias: twice what it should be",
         "  see src/handgrad/functions/linear_cross_entropy.py:107 and docs/derivation.md#softmax-regression-task-1b",
         "input: the sign is wrong",
         "  see src/handgrad/functions/linear_cross_entropy.py:108 and docs/derivation.md#softmax-regression-task-1b",
         "l2: dropped for the weight, in the gradient that trains",
-        "  see src/handgrad/functions/objective.py:360 and docs/derivation.md#l2-regularization-task-4a",
+        f"  see src/handgrad/functions/objective.py:{line} and docs/derivation.md#l2-regularization-task-4a",
         "logits, loss, weight: right",
     ]
 
@@ -509,7 +512,7 @@ TRAINING: dict[str, tuple[str, Change, dict[str, str]]] = {
     ),
     "value without l2": (
         "objective",
-        ("return loss + self.penalty(weight, bias).double() if self.penalized else loss", "return loss"),
+        ("return loss + self.penalty(weight, bias).to(loss.dtype) if self.penalized else loss", "return loss"),
         {"l2": "dropped, in the objective's value"},
     ),
     "value doubled": (

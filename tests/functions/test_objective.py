@@ -9,6 +9,7 @@ from torch import Tensor
 
 from handgrad.functions.objective import LOGISTIC, MULTILABEL, SOFTMAX, Objective
 from tests.functions.contract import LOSSES, STEP, Case, Loss, plain_penalty, relative_error
+from tests.pretended_device import DEVICE, pretended
 
 CASES = range(240)
 ROWS = (None, 1, 2, 3, 5)
@@ -377,6 +378,64 @@ def test_a_process_without_weight_adds_nothing(name):
     ]
     for found in in_processes(calls, in_place=True)[0]:
         assert_same(found, expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_rounds_no_share_of_a_process(name, dtype):
+    """Three processes with the same samples are one: in half precision a third is not a third, and is not used."""
+    problem = Problem(name, 2, N=12)
+    parameters, samples = [t.to(dtype) for t in problem.parameters], problem.samples[:2]
+    objective = replace(problem.objective, rows=None, total=None)
+    _, *whole = objective.gradient(*parameters, *samples)
+    shared = replace(objective, total=lambda tensor: 3 * tensor, l2=objective.l2 * 0)
+    loss, *found = shared.gradient(*parameters, *samples, share=1 / 3)
+    _, *expected = replace(objective, l2=objective.l2 * 0).gradient(*parameters, *samples)
+    assert all(torch.equal(*pair) for pair in zip(found, expected, strict=True))
+    assert {tensor.dtype for tensor in found} == {dtype}
+    assert {tensor.dtype for tensor in whole} == {dtype}
+    assert loss.dtype == torch.float64
+
+
+# --- on a device ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_a_device_is_waited_for_once_however_many_chunks_there_are(name, weighted, monkeypatch):
+    """On a device that is none: the same bits, tensors of two devices never meet, and results alone come back."""
+    monkeypatch.setattr("handgrad.functions.objective.LEAST_ROWS", 1)
+    monkeypatch.setattr("handgrad.functions.objective.CACHED", 1)
+    monkeypatch.setattr("handgrad.functions.objective.ON_DEVICE", 1)
+    problem = Problem(name, 3, N=40)
+    weight, bias = (t[:1].detach() for t in problem.parameters)
+    input, target, sample_weight = problem.samples if weighted else (*problem.samples[:2], None)
+    expected = problem.objective.data_term(weight, bias, input, target, sample_weight, spread=torch.zeros(40))
+    with pretended() as device:
+        there = [None if t is None else t.to(DEVICE) for t in (input, target, sample_weight)]
+        spread = torch.zeros(40, device=DEVICE)
+        found = problem.objective.data_term(weight, bias, *there, spread=spread)
+        assert dict(device.waits) == {"_to_copy": len(found) + (there[2] is not None)}
+    assert all(torch.equal(*pair) for pair in zip(found, expected, strict=True))
+
+
+def test_where_a_device_has_no_float64_there_is_none(name, monkeypatch):
+    monkeypatch.setattr("handgrad.functions.samples.WITHOUT_FLOAT64", ("meta",))
+    problem = Problem(name, 3, N=12)
+    data = [t.detach().float() for t in (*problem.parameters, problem.samples[0])]
+    objective = replace(problem.objective, l2=problem.objective.l2.float(), rows=5, total=None)
+    expected = objective.gradient(*data, problem.samples[1])
+    with pretended(float64=False) as device:
+        objective = replace(objective, l2=objective.l2.to(DEVICE))
+        there = [t.to(DEVICE) for t in (*data, problem.samples[1])]
+        device.waits.clear()
+        found = objective.gradient(*there)
+        value = objective.value(*there)
+        assert not device.waits
+        found, value = [t.cpu() for t in found], value.cpu()
+    assert found[0].dtype == value.dtype == torch.float32
+    torch.testing.assert_close(found[0], expected[0].float())
+    assert all(torch.equal(*pair) for pair in zip(found[1:], expected[1:], strict=True))
+    with pytest.raises(AssertionError, match="float64"), pretended(float64=False):
+        torch.zeros(1, dtype=torch.float64, device=DEVICE)
 
 
 # --- dtypes, modes, refusals -----------------------------------------------------------------------------------------

@@ -9,11 +9,12 @@ import torch
 from sklearn import datasets
 from sklearn.linear_model import LogisticRegression
 
-from handgrad.functions.objective import SOFTMAX, Objective
+from handgrad.functions.objective import CACHED, SOFTMAX, Objective
 from handgrad.solvers.exact import NUMBERS, EntryRun, Exact, extrapolated
 from handgrad.solvers.newton import NewtonMetric
 from handgrad.solvers.quasi_newton import QuasiNewtonMetric
 from handgrad.solvers.solve import WholeSet, solve
+from tests.pretended_device import DEVICE, pretended
 from tests.solvers.optima import Optimum, begun, check_bound, drawn, drawn_labels, label_of, numbers, plain_one
 from tests.solvers.problems import Batches
 
@@ -221,6 +222,28 @@ def test_two_processes_find_what_one_does(large):
     for _ in PATH[:3]:
         SOLVER.step(objective, state, problem.block(), torch.ones(3))
     torch.testing.assert_close(state.numbers[:, 0], alone.numbers[:, 0], rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("small", [False, True])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_on_a_device_it_finds_the_same_bits_and_waits_for_a_pass_alone(small, weighted, monkeypatch):
+    """On a device that is none: the parameters' own algebra stays on the CPU, and the samples where they are."""
+    monkeypatch.setattr(NewtonMetric, "suits", staticmethod(lambda *shape: small))
+    monkeypatch.setattr("handgrad.functions.objective.ON_DEVICE", CACHED)
+    problem = bundled("digits", standardized=True)
+    s = torch.linspace(0.5, 2, len(problem.y), dtype=torch.float64) if weighted else None
+    alone = problem._replace(sample_weight=s).solved(SOLVER, PATH[:3])
+    zeros = torch.zeros(3, problem.outputs, problem.x.shape[1], dtype=torch.float64)
+    with pretended() as device:
+        x, y = problem.x.to(DEVICE), problem.y.to(DEVICE)
+        block = WholeSet(x, y, None if s is None else s.to(DEVICE))
+        objective = Objective(SOFTMAX, torch.tensor(PATH[:3], dtype=torch.float64).to(DEVICE))
+        state = solve(SOLVER, objective, zeros.to(DEVICE), zeros[:, :, 0].to(DEVICE), [block] * 3).state
+        weight = state.weight.cpu()
+        waits, passes = sum(device.waits.values()), state.numbers[:, NUMBERS.index("passes")].sum().item()
+    assert torch.equal(weight, alone.weight)
+    assert torch.equal(state.numbers, alone.numbers)
+    assert waits < 60 + (0 if small else 6 * passes)  # four results, the weights' sum and perhaps a spread a pass
 
 
 def test_extrapolation_is_exact_for_a_parabola():

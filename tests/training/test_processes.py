@@ -67,6 +67,7 @@ def test_total_gives_the_very_tensor(group, dtype):
 def test_total_is_a_sum(monkeypatch):
     """All of it is one call: torch adds up unless it is told to do something else."""
     asked = []
+    monkeypatch.setattr(torch.distributed, "get_backend", lambda: "gloo")
     monkeypatch.setattr(torch.distributed, "all_reduce", lambda *tensors, **how: asked.append((tensors, how)))
     tensor = torch.ones(2)
     total(tensor)
@@ -83,3 +84,14 @@ def test_only_errors_of_connections_are_taken_for_such():
     with pytest.raises(RuntimeError) as caught:
         torch.distributed.TCPStore("127.0.0.1", 1, timeout=timedelta(seconds=0.2))
     assert is_connection_error(caught.value)
+
+
+def test_where_devices_alone_add_up_a_sum_goes_by_one(monkeypatch):
+    """With NCCL, here one that is none: the solver's own numbers lie on the CPU."""
+    sent = []
+    monkeypatch.setattr(torch.distributed, "get_backend", lambda: "nccl")
+    monkeypatch.setattr(torch.distributed, "all_reduce", lambda tensor: tensor.mul_(2))
+    monkeypatch.setattr(torch.Tensor, "cuda", lambda tensor: sent.append(tensor.clone()) or sent[-1])
+    tensor = torch.arange(3.0)
+    assert total(tensor) is tensor
+    assert tensor.tolist() == sent[0].tolist() == [0, 2, 4]

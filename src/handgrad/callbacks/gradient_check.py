@@ -17,6 +17,7 @@ from handgrad.diagnosis.places import methods, place
 from handgrad.errors import GradientError
 from handgrad.functions.objective import Objective
 from handgrad.functions.proof import Term, terms
+from handgrad.functions.samples import widest
 from handgrad.models.linear_classifier import LinearClassifier
 
 log = logging.getLogger(__name__)
@@ -28,7 +29,8 @@ class GradientCheck(pl.Callback):
 
     Each Function is tried by itself, every argument of it, and then the very objective that trains; see
     ``handgrad.functions.proof``. What is wrong is named by ``handgrad.diagnosis.diagnosis``, which is asked then alone.
-    Several processes prove the sum over them, each with its share of the mini-batch.
+    Several processes prove the sum over them, each with its share of the mini-batch. It is done where the samples lie,
+    or on the CPU where their device has no float64.
 
     Args:
         tolerance: largest relative error accepted.
@@ -55,6 +57,9 @@ class GradientCheck(pl.Callback):
         # As a solver's step; where samples are left out, their share is counted, which all processes have to do.
         share = block.share if objective.total and round(len(target) / block.share) <= SAMPLES else None
         input, target = some(input, target)
+        if widest(input.device) != torch.float64:
+            input, target = input.cpu(), target.cpu()
+        objective = replace(objective, l2=objective.l2.to(input.device))
         hessian, worst = self.hessian or pl_module.pipeline.one_at_a_time, 0.0
         with shapes_told():
             compared = terms(objective, outputs, input, target, self.directions, share, hessian)
@@ -69,10 +74,10 @@ class GradientCheck(pl.Callback):
             trainer.logger.log_metrics({"gradient_error": worst}, step=trainer.global_step)
 
     def checked(self, objective: Objective) -> Objective:
-        """Returns the objective that trains, of the classifiers that are checked, in float64."""
+        """Returns the objective that trains, of the classifiers that are checked, in float64 on the CPU."""
         paths = len(objective.l2)
         chosen = torch.linspace(0, paths - 1, min(paths, self.classifiers)).round().long()
-        return replace(objective, l2=objective.l2[chosen.to(objective.l2.device)].double())
+        return replace(objective, l2=objective.l2.cpu()[chosen].double())
 
 
 @contextmanager

@@ -244,8 +244,6 @@ def check_optimizer(cfg: DictConfig) -> None:
             f"trainer.precision={cfg.trainer.precision}: accepted with optimizer={optimizer} are 32-true, of the first "
             f"products, and 64-true, of all"
         )
-    if unused and cfg.trainer.accelerator != "cpu":
-        raise InputError(f"trainer.accelerator={cfg.trainer.accelerator}: accepted with optimizer={optimizer} is cpu")
 
 
 def check_useless(cfg: DictConfig) -> None:

@@ -11,6 +11,7 @@ from handgrad.data.blocks import BlockLoader, Samples, WholeSets
 from handgrad.data.labels import is_whole
 from handgrad.data.rows import Joined, Rows
 from handgrad.errors import InputError
+from handgrad.functions.samples import widest
 
 
 class LinearDataModule(pl.LightningDataModule):
@@ -80,6 +81,7 @@ class LinearDataModule(pl.LightningDataModule):
         self.sample_weight: Tensor | None = None
         self.val_weight: Tensor | None = None
         self.normalization: tuple[Tensor, Tensor] | None = None
+        self._sent: dict[str, Samples] = {}  # what is on disk, as the trainer's device has it
         self.batches = self.check_interval = self.total_updates = 0
         self.entries: int | None = None
 
@@ -112,6 +114,7 @@ class LinearDataModule(pl.LightningDataModule):
         for name, found in self.read().items():
             setattr(self, name, found)
         assert self.train is not None, "read() has no training set"
+        self._check_targets()
         samples = len(self.train[1])
         if self.train_size is not None:
             if self.train_size > samples:
@@ -120,6 +123,15 @@ class LinearDataModule(pl.LightningDataModule):
                 self._keep_first(self.train_size)
             samples = self.train_size
         self._count(samples)
+
+    def _check_targets(self) -> None:
+        """Raises an InputError for a target that is no class: a device would end the process, and not say of which."""
+        largest = 1 if self.multilabel else self.num_classes - 1
+        for name in ("train", "val", "test"):
+            if (samples := getattr(self, name)) is not None and len(samples[1]):
+                for value in map(int, samples[1].aminmax()):
+                    if not 0 <= value <= largest:
+                        raise InputError(f"{name}: target {value}; accepted are whole numbers from 0 to {largest}")
 
     def serve_whole(self, entries: int) -> None:
         """Makes an epoch of a block for each entry of a path: the whole training set in its order, as a mini-batch."""
@@ -177,18 +189,30 @@ class LinearDataModule(pl.LightningDataModule):
         return None if self.sample_weight is None else self.sample_weight[index]
 
     def _on_device(self, name: str) -> Samples:
-        """Returns a set, moved to the trainer's device for good: there are no transfers while training."""
+        """Returns a set, moved to the trainer's device for good: there are no transfers while training.
+
+        What is on disk stays so for whoever reads it on the CPU; a device keeps it where half of its free memory is
+        enough, else it is read when it is asked for.
+        """
         input, target = getattr(self, name)
-        if self.trainer is not None:
-            device = self.trainer.strategy.root_device
-            input, target = input.to(device), target.to(device)
-            setattr(self, name, (input, target))
+        if self.trainer is None:
+            return input, target
+        device = self.trainer.strategy.root_device
+        if isinstance(input, Rows):
+            if name not in self._sent:
+                self._sent[name] = input.sent(device), target.to(device)
+            return self._sent[name]
+        input, target = input.to(device), target.to(device)
+        setattr(self, name, (input, target))
         return input, target
 
     def _weights_of_training(self) -> Tensor | None:
         """Returns the sample weights, of mean 1 over the training set."""
         weight = self.sample_weight
-        return None if weight is None else (weight / weight.mean()).to(self._on_device("train")[1].device)
+        if weight is None:
+            return None
+        device = self._on_device("train")[1].device
+        return (weight / weight.mean()).to(widest(device)).to(device)
 
     def train_dataloader(self) -> BlockLoader:
         """Returns the loader of the blocks of mini-batches between two validations."""

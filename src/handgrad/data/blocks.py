@@ -118,8 +118,12 @@ class BlockLoader:
         start = (0 if self.entries else batch * self.batch_size) + self._offset
         share, weight = slice(start, start + self.share), self.sample_weight
         if not self.shuffle:
-            input = self.input.between(share) if self.entries and isinstance(self.input, Rows) else self.input[share]
-            return input, self.target[share], None if weight is None else weight[share]
+            input = self.input
+            if self.entries and isinstance(input, Rows):
+                whole: Tensor | Rows = input.between(share).fleeting()  # a solver keeps no chunk of it
+            else:
+                whole = input[share]
+            return whole, self.target[share], None if weight is None else weight[share]
         index = self._order(epoch)[share]
         weight = None if weight is None else weight.index_select(0, index)
         return self.input.index_select(0, index), self.target.index_select(0, index), weight

@@ -92,8 +92,9 @@ def by_columns(shift: Tensor, scale: Tensor) -> Transform:
 
 def folded(weight: Tensor, bias: Tensor, shift: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
     """Returns, for features as they are, what ``weight (..., K, D)`` and ``bias (..., K)`` are on normalized ones."""
-    raw = weight.double() / scale
-    return raw.to(weight.dtype), (bias.double() - raw @ shift).to(bias.dtype)
+    raw = weight.cpu().double() / scale
+    found = raw, bias.cpu().double() - raw @ shift
+    return found[0].to(weight.dtype).to(weight.device), found[1].to(bias.dtype).to(bias.device)
 
 
 def to_length_one(x: Tensor) -> Tensor:

@@ -1,9 +1,11 @@
 """A matrix that stays on disk: its rows are read, and cast, when they are asked for."""
 
 import threading
-from collections.abc import Callable, Sequence
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Sequence
 from itertools import accumulate
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -62,8 +64,8 @@ class Rows:
             first, end = int(self._numbers[start]), int(self._numbers[stop - 1]) + 1
             if end - first == stop - start:  # no gap
                 return self._finished(self._between(first, end), self._memory)
-        assert self.index is not None
-        return self._finished(self._gathered(self.index[start:stop], self._memory), self._memory)
+            return self._finished(self._ascending(start, stop, self._memory), self._memory)
+        return self._finished(self.shards[0][:0])
 
     def index_select(self, dim: int, index: Tensor) -> Tensor:
         """Returns the rows ``index (n,)`` in this order, (n, D); ``dim`` is 0."""
@@ -113,6 +115,11 @@ class Rows:
         """Returns the same rows, which now go to ``device`` when they are asked for."""
         return Rows(self.shards, self.index, self.transform, device)
 
+    def sent(self, device: torch.device) -> "Rows | Tensor":
+        """Returns the same rows on a device: all of them if half of its free memory holds them, else when asked for."""
+        rows = self.to(device)
+        return rows.in_memory() if 2 * self.shape.numel() * self.dtype.itemsize <= free_memory(device) else rows
+
     def in_memory(self) -> Tensor:
         """Returns all rows at once, (N, D)."""
         whole = torch.empty(self.shape, dtype=self.dtype, device=self.device)
@@ -129,18 +136,31 @@ class Rows:
 
     def _between(self, start: int, stop: int) -> Tensor:
         """Returns the stored rows from ``start`` to ``stop`` as they are stored."""
-        found = [
-            shard[max(start - first, 0) : stop - first]
-            for shard, first in zip(self.shards, self._first, strict=False)
-            if start < first + len(shard) and stop > first
-        ]
+        found = [shard[max(start - first, 0) : stop - first] for shard, first in self._shards(start, stop)]
         return found[0] if len(found) == 1 else torch.cat(found) if found else self.shards[0][:0]
 
-    def _gathered(self, index: Tensor, memory: "Memory | None" = None) -> Tensor:
+    def _shards(self, start: int, stop: int) -> Iterator[tuple[Tensor, int]]:
+        """Yields the shards that hold the stored rows from ``start`` to ``stop``, each with its first row."""
+        if start < stop:
+            first, last = bisect_right(self._first, start) - 1, bisect_right(self._first, stop - 1)
+            yield from zip(self.shards[first:last], self._first[first:last], strict=True)
+
+    def _ascending(self, start: int, stop: int, memory: "Memory | None") -> Tensor:
+        """Returns the rows from ``start`` to ``stop`` of the index, as they are stored, shard by shard."""
+        assert self.index is not None
+        assert self._numbers is not None
+        found = (memory or Memory()).matrix(stop - start, self.shape[1], self.shards[0].dtype)
+        here = start
+        for shard, first in self._shards(int(self._numbers[start]), int(self._numbers[stop - 1]) + 1):
+            end = here + int(np.searchsorted(self._numbers[here:stop], first + len(shard)))
+            torch.index_select(shard, 0, self.index[here:end] - first, out=found[here - start : end - start])
+            here = end
+        return found
+
+    def _gathered(self, index: Tensor) -> Tensor:
         """Returns the stored rows ``index``, in this order, as they are stored."""
         if len(self.shards) == 1:
-            out = None if memory is None else memory.matrix(len(index), self.shape[1], self.shards[0].dtype)
-            return torch.index_select(self.shards[0], 0, index, out=out)
+            return self.shards[0].index_select(0, index)
         ends = torch.tensor(self._first[1:])
         number = torch.bucketize(index, ends, right=True)
         found = self.shards[0].new_empty((len(index), self.shape[1]))
@@ -154,14 +174,22 @@ class Rows:
             found = memory.matrix(len(stored), self.shape[1], self.dtype).copy_(stored)
         else:
             found = stored.to(self.dtype)
-        return (self.transform(found) if self.transform else found).to(self.device)
+        found = self.transform(found) if self.transform else found
+        if memory is not None and self.device.type == "cuda":
+            return memory.leaving.sent(found, self.device)
+        return found.to(self.device)
 
 
 class Memory(threading.local):
-    """Memory that a thread uses again and again, a piece for each dtype."""
+    """Memory that a thread uses again and again, a piece for each dtype.
+
+    Attributes:
+        leaving: for what goes to a device.
+    """
 
     def __init__(self) -> None:
         self.pieces: dict[torch.dtype, Tensor] = {}
+        self.leaving = Leaving()
 
     def matrix(self, rows: int, columns: int, dtype: torch.dtype) -> Tensor:
         """Returns a matrix (rows, columns) of any numbers, over the same memory as the last one of this dtype."""
@@ -169,6 +197,43 @@ class Memory(threading.local):
         if piece is None or piece.shape[1] != columns or len(piece) < rows:
             piece = self.pieces[dtype] = torch.empty(rows, columns, dtype=dtype)
         return piece if len(piece) == rows else piece[:rows]
+
+
+class Leaving:
+    """Two pieces of page-locked memory, from which rows go to a CUDA device by a stream of their own.
+
+    While one piece is sent, and the device computes with what was sent before, the other one is filled. Nothing waits
+    but for a piece that is still being sent when its turn comes again.
+    """
+
+    def __init__(self) -> None:
+        self.pieces: list[tuple[Tensor, torch.cuda.Event]] = []
+        self.stream: torch.cuda.Stream | None = None
+
+    def sent(self, rows: Tensor, device: torch.device) -> Tensor:
+        """Returns ``rows (n, D)`` on a device; what is computed there next waits for them, and the caller does not."""
+        self.stream = self.stream or torch.cuda.Stream(device)
+        place, event = self.piece(rows)
+        place.copy_(rows)
+        with torch.cuda.stream(self.stream):
+            found = place.to(device, non_blocking=True)
+            event.record(self.stream)
+        computing = torch.cuda.current_stream(device)
+        computing.wait_event(event)
+        found.record_stream(computing)  # else its memory could be given away before it is used
+        return found
+
+    def piece(self, rows: Tensor) -> tuple[Tensor, torch.cuda.Event]:
+        """Returns memory of the shape of ``rows`` from which nothing is sent any more, and what tells of its use."""
+        if len(self.pieces) < 2:
+            memory, event = locked(rows), torch.cuda.Event()
+        else:
+            memory, event = self.pieces.pop(0)
+            event.synchronize()
+            if memory.dtype != rows.dtype or memory.shape[1] != rows.shape[1] or len(memory) < len(rows):
+                memory = locked(rows)
+        self.pieces.append((memory, event))
+        return memory[: len(rows)], event
 
 
 class Chunks(Sequence[Tensor]):
@@ -222,6 +287,16 @@ class Joined:
         for part, of_part, first in ((self.first, index < end, 0), (self.second, index >= end, end)):
             found[of_part] = part.index_select(dim, index[of_part] - first).to(self.dtype)
         return found
+
+
+def locked(rows: Tensor) -> Tensor:
+    """Returns page-locked memory for rows like these."""
+    return torch.empty(rows.shape, dtype=rows.dtype, pin_memory=True)
+
+
+def free_memory(device: torch.device) -> int:
+    """Returns the bytes that a CUDA device has left; 0 of others: what is on disk is read when they ask for it."""
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else 0
 
 
 def chunk_dtype(stored: torch.dtype) -> torch.dtype:

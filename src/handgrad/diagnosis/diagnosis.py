@@ -32,7 +32,7 @@ from handgrad.diagnosis.mistakes import (
 from handgrad.diagnosis.places import PAGE, SECTIONS, methods, place
 from handgrad.functions.l2_penalty import add_l2_gradient, l2_penalty
 from handgrad.functions.objective import Objective
-from handgrad.functions.proof import plain_logits, plain_square_norm
+from handgrad.functions.proof import data_term_there, plain_logits, plain_square_norm
 
 CLASSIFIERS = 3  # at which a Function is tried by itself: three numbers are the bias of logistic regression then
 TRIALS = 6  # at least so many points at which the calls that train are
@@ -416,7 +416,7 @@ class OfTraining:
     def data_verdicts(self) -> Iterator[Verdict]:
         """Judges ``Objective.data_term``."""
         loss, (input, target) = self.objective.loss, (self.draws.input, self.draws.target)
-        found = self.objective.data_term(self.weight, self.bias, input, target)
+        found = data_term_there(self.objective, self.weight, self.bias, input, target)
         z, where = plain_logits(input, self.weight, self.bias), ", in the data term"
         section = SECTIONS.get(getattr(loss.function, "__name__", ""), "")
         assert loss.residual is not None

@@ -14,7 +14,7 @@ from handgrad.functions.l2_penalty import add_l2_gradient, l2_penalty
 from handgrad.functions.linear_binary_cross_entropy import linear_binary_cross_entropy
 from handgrad.functions.linear_cross_entropy import linear_cross_entropy
 from handgrad.functions.linear_map import linear_map
-from handgrad.functions.samples import at_least_float32, sample_shares
+from handgrad.functions.samples import at_least_float32, sample_shares, widest
 
 
 def softmax_curvature(z: Tensor, u: Tensor) -> Tensor:
@@ -88,6 +88,8 @@ MULTILABEL = LOGISTIC  # of several outputs: C is the sum of their losses
 
 
 CACHED, LEAST_ROWS, PARTS = 2**18, 64, 16  # numbers of a chunk, its least rows, and the parts that threads share
+HALF = (torch.float16, torch.bfloat16)
+ON_DEVICE = 2**26  # numbers of a chunk on anything but a processor: what it starts is to be worth the start
 
 
 class DataTerm(NamedTuple):
@@ -141,7 +143,7 @@ class Objective:
     by chunk), target of int64, (N,) or of several sigmoids (N, K), and sample_weight (N,) of any floating dtype or
     None. All results are of the samples of all processes, the same in each. A method raises what the loss raises, and a
     ValueError where sample weights of several chunks or processes add up to 0; in one chunk they are not looked at, and
-    J is NaN.
+    J is NaN. The widest type is float64, or float32 where a device has nothing wider.
 
     Args:
         loss: SOFTMAX, LOGISTIC or MULTILABEL.
@@ -182,17 +184,17 @@ class Objective:
     def value(
         self, weight: Tensor, bias: Tensor, input: Tensor, target: Tensor, sample_weight: Tensor | None = None
     ) -> Tensor:
-        """Returns ``J`` (L,) in float64; not differentiable, see ``gradient``."""
+        """Returns ``J`` (L,) in the widest type; not differentiable, see ``gradient``."""
         chunks = self._chunks(None, sample_weight, input, target)
         sums = _added_up(self._loss(weight, bias, chunk) for chunk in chunks)
-        (loss,) = sums or (weight.new_zeros(len(weight), dtype=torch.float64),)
+        (loss,) = sums or (weight.new_zeros(len(weight), dtype=widest(weight.device)),)
         loss = loss if self.total is None else self.total(loss)
-        return loss + self.penalty(weight, bias).double() if self.penalized else loss
+        return loss + self.penalty(weight, bias).to(loss.dtype) if self.penalized else loss
 
     def _loss(self, weight: Tensor, bias: Tensor, chunk: Chunk) -> tuple[Tensor]:
         input, target = chunk.tensors
         loss, _ = self.loss.function(input.to(weight.dtype), weight, target, bias, _like(chunk.sample_weight, weight))
-        return (loss.double() * chunk.fraction,)
+        return (loss.to(widest(loss.device)) * chunk.fraction,)
 
     def gradient(
         self,
@@ -205,11 +207,12 @@ class Objective:
         active: Tensor | None = None,
         share: float | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Returns ``C`` (L,) in float64, ``dJ/dweight`` (L, K, D) and ``dJ/dbias`` (L, K).
+        """Returns ``C`` (L,) in the widest type, ``dJ/dweight`` (L, K, D) and ``dJ/dbias`` (L, K).
 
         Autograd executes the losses' derived backward, whether or not it is switched on where this is called; the
         penalty's gradient is added in place, once. With several processes one call of ``total`` adds up the three of
-        them before that, in the dtype of ``weight``: C too is of all samples, and nothing is left to be added up.
+        them before that, in the dtype of ``weight`` but at least in float32: C too is of all samples, and nothing is
+        left to be added up.
 
         Args:
             active: (L,), the gradient that arrives for J: 1, or 0 for a gradient of zeros; None: ones.
@@ -222,12 +225,13 @@ class Objective:
         chunks = self._chunks(share, sample_weight, input, target)
         sums = _added_up(self._loss_and_gradient(weight, bias, active, chunk) for chunk in chunks)
         loss, dweight, dbias = sums or (
-            weight.new_zeros(len(weight), dtype=torch.float64),
+            weight.new_zeros(len(weight), dtype=widest(weight.device)),
             torch.zeros_like(weight),
             torch.zeros_like(bias),
         )
         if self.total is not None:
-            dweight, dbias, loss = self._over_processes(dweight, dbias, loss)
+            dweight, dbias, loss = self._over_processes(dweight.to(at_least_float32(weight)), dbias, loss)
+        dweight, dbias = dweight.to(weight.dtype), dbias.to(bias.dtype)
         self._add_penalty_gradient(dweight, dbias, weight, bias, active)
         return loss, dweight, dbias
 
@@ -236,9 +240,13 @@ class Objective:
             input, target = chunk.tensors
             sample_weight = _like(chunk.sample_weight, weight)
             loss, _ = self.loss.function(input.to(weight.dtype), weight, target, bias, sample_weight)
-        if chunk.fraction == 1:
-            return loss.detach().double(), *quick_grad(loss, (weight, bias), active)
-        return loss.detach().double() * chunk.fraction, *quick_grad(loss, (weight, bias), active * chunk.fraction)
+        value, fraction = loss.detach().to(widest(loss.device)), chunk.fraction
+        if fraction == 1:
+            return value, *quick_grad(loss, (weight, bias), active)
+        if weight.dtype in HALF:  # which would round the fraction: no gradient would be the mean any more
+            gradients = quick_grad(loss, (weight, bias), active)
+            return value * fraction, *(gradient.float() * fraction for gradient in gradients)
+        return value * fraction, *quick_grad(loss, (weight, bias), active * fraction)
 
     @torch.no_grad()
     def data_term(
@@ -256,7 +264,8 @@ class Objective:
         """Returns C and its gradient over all samples, by one pass over them: two products, and one softmax between.
 
         The same derivative as ``gradient``'s, without autograd and in chunks that stay in the processor's cache, for
-        solvers that look at all samples at once. Sums over samples are taken in float64.
+        solvers that look at all samples at once. Sums over samples are taken in float64, where the target lies: the
+        parameters are sent there, and what is returned comes from there, once for all chunks, to the CPU.
 
         Args:
             sample_weight: (N,), or (L, N): weights of each classifier's own, 0 for a sample that it leaves out.
@@ -267,23 +276,23 @@ class Objective:
         """
         samples, features = input.shape
         shares = None if sample_weight is None else torch.atleast_2d(sample_weight.double())
-        whole = torch.tensor([samples], dtype=torch.float64) if shares is None else shares.sum(1)
-        if self.total is not None:
-            whole = self.total(whole)
-        rows = max(LEAST_ROWS, CACHED // max(features, bias.numel()))
+        place = target.device
+        numbers = CACHED if place.type == "cpu" else ON_DEVICE
+        rows = max(LEAST_ROWS, numbers // max(features, bias.numel()))
         size = -(-samples // (PARTS * rows)) * rows  # of a part, which is a whole number of chunks
         parts = [slice(first, min(first + size, samples)) for first in range(0, samples, max(size, 1))]
-        part = partial(
-            self._data_term_of_part, weight.to(dtype), bias.to(dtype), input, target, shares, spread, coupling, rows
-        )
+        there = weight.to(place, dtype), bias.to(place, dtype)
+        part = partial(self._data_term_of_part, *there, input, target, shares, spread, coupling, rows)
         found = map(part, parts) if self.run is None else self.run([partial(part, rows) for rows in parts])
         sums = list(_added_up(found) or ())
         if coupling and not self.loss.sigmoids:  # dp/dz = diag(p) - p p': p p' are added up, and p is dbias + y
             count = partial(torch.bincount, target, minlength=bias.shape[1])
             y = count()[None] if shares is None else torch.stack([count(own) for own in shares])
             sums[-1] = torch.diag_embed(sums[2] + y) - sums[-1]
+        sums = [term.cpu() for term in sums]  # here, and not before, a device is waited for
+        whole = torch.tensor([samples], dtype=torch.float64) if shares is None else shares.sum(1).cpu()
         if self.total is not None:
-            sums = list(self._over_processes(*sums))
+            whole, sums = self.total(whole), list(self._over_processes(*sums))
         return DataTerm(*(term / whole.view(-1, *[1] * (term.dim() - 1)) for term in sums))
 
     def _data_term_of_part(
@@ -300,11 +309,12 @@ class Objective:
     ) -> DataTerm:
         """Returns the sums over the samples of ``part``, ``rows`` of them at a time."""
         flat, offset, dtype = weight.flatten(0, 1), bias.flatten().unsqueeze(1), weight.dtype
-        loss, residual = torch.zeros(len(weight), dtype=torch.float64), self.loss.residual
+        residual = self.loss.residual
         assert residual is not None
         dweight, dbias = torch.zeros_like(flat, dtype=torch.float64), torch.zeros_like(bias, dtype=torch.float64)
+        loss = dbias.new_zeros(len(weight))
         bends = dbias.new_zeros(*bias.shape, bias.shape[1])  # the sum of p p'; of sigmoids that of dp/dz
-        cast = torch.empty(min(rows, part.stop - part.start), input.shape[1], dtype=dtype)
+        cast = weight.new_empty(0 if input.dtype == dtype else min(rows, part.stop - part.start), input.shape[1])
         for first in range(part.start, part.stop, rows):
             chunk = slice(first, min(first + rows, part.stop))
             x, y = input[chunk], target[chunk]
@@ -380,10 +390,12 @@ class Objective:
         counts = [float(len(chunk[0])) for chunk in chunks]
         if sample_weight is not None:
             weights = sample_weight.split(rows)
-            counts = torch.stack([weight.sum(dtype=torch.float64) for weight in sample_weight.split(rows)]).tolist()
+            wide = widest(sample_weight.device)
+            counts = torch.stack([weight.sum(dtype=wide) for weight in sample_weight.split(rows)]).tolist()
         whole = sum(counts)
         if share is None and self.total is not None:
-            whole = self.total(torch.tensor([whole], dtype=torch.float64, device=tensors[0].device)).item()
+            device = tensors[0].device
+            whole = self.total(torch.tensor([whole], dtype=widest(device), device=device)).item()
         if whole == 0 and share is None:
             raise ValueError("the samples' weights add up to 0; the mean over samples without weight does not exist")
         for chunk, weight, count in zip(chunks, weights, counts, strict=True):

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from handgrad.functions.l2_penalty import l2_penalty
-from handgrad.functions.objective import Loss, Objective
+from handgrad.functions.objective import DataTerm, Loss, Objective
 
 CLASSIFIERS, SAMPLES = 2, 32  # at which the Functions are tried by themselves: enough to see them mix
 STEP = 1e-3  # of differences, where logits of about 1 move by about 1
@@ -263,7 +263,7 @@ def data_terms(
     point: tuple[Tensor, Tensor],
 ) -> Iterator[Term]:
     """Compares ``data_term`` with the formula, and its gradient and the penalty's with what ``gradient`` gives."""
-    found, l2 = objective.data_term(*point, input, target), objective.l2
+    found, l2 = data_term_there(objective, *point, input, target), objective.l2
     weight, bias = point
     dbias = found.dbias + (l2[:, None] * bias if objective.penalize_bias else 0)
     derived = torch.cat(((found.dweight + l2[:, None, None] * weight).flatten(1), dbias), 1)
@@ -277,6 +277,11 @@ def data_terms(
     yield from terms_by_l2(objective, pairs)
 
 
+def data_term_there(objective: Objective, weight: Tensor, bias: Tensor, input: Tensor, target: Tensor) -> DataTerm:
+    """Returns ``Objective.data_term`` where the samples lie, as all that it is compared with."""
+    return DataTerm(*(term.to(input.device) for term in objective.data_term(weight, bias, input, target)))
+
+
 def terms_by_l2(objective: Objective, pairs: Iterable[tuple[str, str, Tensor, Tensor]]) -> Iterator[Term]:
     """Yields a term for each classifier of ``subject, source, found (L, *), expected (L, *)``."""
     for subject, source, found, expected in pairs:
@@ -286,7 +291,7 @@ def terms_by_l2(objective: Objective, pairs: Iterable[tuple[str, str, Tensor, Te
 
 def mean_over_all(sums: Tensor, count: int, objective: Objective) -> Tensor:
     """Returns sums over this process's samples, each a number, as means over those of all processes of an objective."""
-    sums = torch.cat((sums, sums.new_tensor([count])))
+    sums = torch.cat((sums, sums.new_full((1,), count)))
     sums = sums if objective.total is None else objective.total(sums)
     return sums[:-1] / sums[-1]
 

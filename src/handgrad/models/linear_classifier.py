@@ -17,6 +17,7 @@ from handgrad.data.normalization import folded
 from handgrad.errors import InputError
 from handgrad.functions.linear_map import linear_map
 from handgrad.functions.objective import Loss, Objective
+from handgrad.functions.samples import widest
 
 log = logging.getLogger(__name__)
 
@@ -99,7 +100,7 @@ class Alone:
         for function, (input, target) in tasks:
             rows = max(1, NUMBERS_AT_ONCE // max(outputs, input.shape[1]))
             parts = (slice(first, first + rows) for first in range(0, len(target), rows))
-            found.append(torch.stack([function(input[part], target[part]) for part in parts]).sum(0))
+            found.append(torch.stack([function(input[part], target[part]) for part in parts]).sum(0).cpu().double())
         return found
 
 
@@ -164,7 +165,7 @@ class LinearClassifier(pl.LightningModule):
         self.register_buffer("best_bias", self.bias.detach().clone())
         # No buffer: half precision would round it.
         self.best_loss = torch.full((paths,), torch.inf, dtype=torch.float64)
-        self.metrics: dict[str, Tensor] = {}  # of the latest check, each (L,)
+        self.metrics: dict[str, Tensor] = {}  # of the latest check, each (L,), on the CPU as the next one
         self.moved = torch.ones(paths, dtype=torch.bool)  # classifiers that the latest block worked on
 
     @staticmethod
@@ -194,7 +195,8 @@ class LinearClassifier(pl.LightningModule):
         """Gives Lightning none: the solver has them."""
 
     def on_fit_start(self) -> None:
-        self.l2.copy_(torch.tensor(self.hparams["l2"], dtype=torch.float64))  # rounded before precision was known
+        l2 = torch.tensor(self.hparams["l2"], dtype=torch.float64)  # rounded before precision was known
+        self.l2.copy_(l2.to(self.l2.dtype))
         self.pipeline.start(self.objective(self.pipeline.total), self.weight, self.bias, self.active)
 
     def on_train_end(self) -> None:
@@ -204,24 +206,24 @@ class LinearClassifier(pl.LightningModule):
         """Makes the updates of ``block``; returns the solver's curves, by name, each (B, L)."""
         progress = self.pipeline.train(block)
         count_updates(self.trainer, len(block))
-        self.steps += progress.made
-        self.moved = progress.moved
+        self.steps += progress.made.to(self.steps.device)
+        self.moved = progress.moved.cpu()
         self.active[self.pipeline.done()] = 0
         self.trainer.should_stop |= not self.active.any()
         return progress.curves
 
     @torch.inference_mode()
     def loss_and_hits(self, input: Tensor, target: Tensor, entries: Tensor | None = None) -> Tensor:
-        """Returns the summed loss and the number of right decisions, (2, L) in float64; or of some entries alone."""
+        """Returns the summed loss and the number of right decisions, (2, L) in the widest type; or of some entries."""
         weight, bias = (self.weight, self.bias) if entries is None else (self.weight[entries], self.bias[entries])
         dtype = torch.promote_types(weight.dtype, torch.float32)  # half precision would round the loss of a set
         loss, logits = self.criterion.function(input.to(dtype), weight.to(dtype), target, bias.to(dtype))
-        return torch.stack((loss.double() * len(target), self.right(logits, target)))
+        return torch.stack((loss.to(widest(loss.device)) * len(target), self.right(logits, target)))
 
     @torch.inference_mode()
     def hits(self, input: Tensor, target: Tensor) -> Tensor:
-        """Returns the number of right decisions, (L,) in float64."""
-        return self.right(self(input.to(self.weight.dtype)), target).double()
+        """Returns the number of right decisions, (L,) in the widest type."""
+        return self.right(self(input.to(self.weight.dtype)), target).to(widest(target.device))
 
     def validation_step(self, batch: dict[str, Samples], batch_idx: int) -> None:
         """Evaluates the validation set and the training set; of one classifier at a time, the one that moved."""
@@ -250,12 +252,12 @@ class LinearClassifier(pl.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         self.metrics["weight_norm"] = self.weight_norm_squared().sqrt()
-        self.metrics["penalty"] = self.objective().penalty(self.weight.detach(), self.bias.detach())
+        self.metrics["penalty"] = self.objective().penalty(self.weight.detach(), self.bias.detach()).cpu()
         loss = self.metrics.get("loss/val", torch.full_like(self.best_loss, torch.nan))
-        better = loss < self.best_loss.to(loss.device)
+        better = loss < self.best_loss
         if self.pipeline.one_at_a_time:  # an optimum is looked for once, and is best as it is
             better = self.moved
-        self.best_loss = torch.where(better, loss, self.best_loss.to(loss.device))
+        self.best_loss = torch.where(better, loss, self.best_loss)
         self.best_step[better] = self.steps[better]
         self.best_weight[better] = self.weight.detach()[better]
         self.best_bias[better] = self.bias.detach()[better]
@@ -316,8 +318,9 @@ class LinearClassifier(pl.LightningModule):
 
     def weight_norm_squared(self) -> Tensor:
         """Returns the sum of squared weights (L,), with the bias where it is penalized (the course's w holds it)."""
-        squares = self.weight.detach().double().square().sum((1, 2))
-        return squares + self.bias.detach().double().square().sum(1) if self.penalize_bias else squares
+        wide = widest(self.weight.device)
+        squares = self.weight.detach().to(wide).square().sum((1, 2)).cpu().double()
+        return squares + self.bias.detach().to(wide).square().sum(1).cpu().double() if self.penalize_bias else squares
 
     @contextmanager
     def best(self) -> Iterator[None]:

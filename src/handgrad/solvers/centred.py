@@ -63,6 +63,8 @@ class CentredProblem:
     mean m the bias and the weights hardly bend one another's gradient, so that both converge. The features themselves
     are not touched: ``dC/dW`` is that of W at b, less ``dC/db m'``. A penalized bias is one more weight, and m is 0.
 
+    Parameters, and all that is returned for them, lie on the CPU; samples where they are given.
+
     Args:
         objective: its l2 is not used.
         input: (N, D), of any dtype, a tensor or what reads rows as one; target: (N,); sample_weight: (N,) or None.
@@ -107,7 +109,7 @@ class CentredProblem:
         self.total: Callable[[Tensor], Tensor] = objective.total or (lambda tensor: tensor)
         self.penalized = torch.ones(input.shape[1] + 1, dtype=torch.float64)
         self.penalized[-1] = float(not self.free)
-        counts = torch.stack((self.weights(slice(None)).sum(), torch.tensor(1.0, dtype=torch.float64)))
+        counts = torch.stack((self.weights(slice(None)).sum().cpu(), torch.tensor(1.0, dtype=torch.float64)))
         self.weight, self.processes = self.total(counts).tolist()
         self.class_shares = self._class_shares()
         self.mean, self.spread = torch.zeros(input.shape[1], dtype=torch.float64), 0.0
@@ -116,20 +118,20 @@ class CentredProblem:
             self.spread = ((squares - self.mean.square().sum()).clamp_min(0) + ROUNDED * squares).item()
 
     def weights(self, index: Tensor | slice) -> Tensor:
-        """Returns the sample weights of these samples, in float64."""
+        """Returns the sample weights of these samples, in float64, where the target lies."""
         if self.sample_weight is None:
-            return torch.ones(len(self.target[index]), dtype=torch.float64)
+            return torch.ones(len(self.target[index]), dtype=torch.float64, device=self.target.device)
         return self.sample_weight[index].double()
 
     def _feature_sums(self, rows: int = 2048) -> Tensor:
         """Returns the weighted sum of the features, and of ``|x|^2`` as a last number."""
-        sums = torch.zeros(len(self.mean) + 1, dtype=torch.float64)
+        sums = torch.zeros(len(self.mean) + 1, dtype=torch.float64, device=self.target.device)
         for first in range(0, len(self.target), rows):
             chunk = slice(first, first + rows)
             x, weights = self.input[chunk].double(), self.weights(chunk)
             sums[:-1] += weights @ x
             sums[-1] += weights @ x.square().sum(1)
-        return sums
+        return sums.cpu()
 
     def mean_square(self) -> float:
         """Returns the weighted mean of ``|x|^2``, with a penalized bias that of ``|[x, 1]|^2``."""
@@ -150,14 +152,14 @@ class CentredProblem:
 
     def _class_shares(self, rows: int = 2**16) -> Tensor:
         """Returns the weighted mean of y, by output."""
-        sums = torch.zeros(self.outputs, dtype=torch.float64)
+        sums = torch.zeros(self.outputs, dtype=torch.float64, device=self.target.device)
         for first in range(0, len(self.target), rows):
             chunk = slice(first, first + rows)
             if self.sigmoids:
                 sums += targets_by_output(self.target[chunk]).double() @ self.weights(chunk)
             else:
                 sums.index_add_(0, self.target[chunk], self.weights(chunk))
-        return self.total(sums) / self.weight
+        return self.total(sums.cpu()) / self.weight
 
     def at(
         self,
@@ -219,6 +221,7 @@ class CentredProblem:
 
     def rows(self, index: Tensor, dtype: torch.dtype = torch.float64) -> Tensor:
         """Returns samples, centred and with a last column of ones, (n, D + 1); of zeros where there is no bias."""
-        x = torch.full((len(index), len(self.mean) + 1), float(self.fit_bias), dtype=dtype)
-        torch.sub(self.input.index_select(0, index).to(dtype), self.mean.to(dtype), out=x[:, :-1])
+        place = self.target.device
+        x = torch.full((len(index), len(self.mean) + 1), float(self.fit_bias), dtype=dtype, device=place)
+        torch.sub(self.input.index_select(0, index.to(place)).to(dtype), self.mean.to(place, dtype), out=x[:, :-1])
         return x

@@ -87,7 +87,7 @@ class Exact:
         entries, outputs, features = weight.shape
         numbers = torch.full((entries, len(NUMBERS)), torch.nan, dtype=torch.float64)
         return ExactState(
-            weight, bias, bias.detach().clone(), numbers, QuasiNewtonMetric.empty_memory(outputs, features)
+            weight, bias, bias.detach().cpu().clone(), numbers, QuasiNewtonMetric.empty_memory(outputs, features)
         )
 
     @torch.no_grad()
@@ -111,7 +111,7 @@ class Exact:
 
     def following(self, objective: Objective, state: ExactState, active: Tensor) -> int:
         """Returns the entry with the largest l2 of those that are left."""
-        left = (~state.solved & (active > 0)).nonzero().flatten().tolist()
+        left = (~state.solved & (active.cpu() > 0)).nonzero().flatten().tolist()
         return max(left, key=objective.l2.tolist().__getitem__)
 
     def prepare(self, objective: Objective, state: ExactState, block: Block, active: Tensor) -> None:
@@ -120,11 +120,13 @@ class Exact:
         The first entry begins at its parameters, or where there are none yet at those of the null model.
         """
         ((input, target, sample_weight),) = block
-        state.problem = problem = CentredProblem(
-            objective, input, target, sample_weight, state.bias.shape[1], self.fit_bias
-        )
-        samples, (_, outputs, features) = int(problem.total(torch.tensor([len(target)])).item()), state.weight.shape
-        small = NewtonMetric.suits(samples, features, outputs, problem.sigmoids)
+        samples, (_, outputs, features) = torch.tensor([len(target)]), state.weight.shape
+        samples = samples if objective.total is None else objective.total(samples)
+        small = NewtonMetric.suits(int(samples.item()), features, outputs, objective.loss.sigmoids)
+        if small and target.device.type != "cpu":  # a device would wait for what little there is to do
+            input, target = input.to("cpu"), target.cpu()
+            sample_weight = None if sample_weight is None else sample_weight.cpu()
+        state.problem = problem = CentredProblem(objective, input, target, sample_weight, outputs, self.fit_bias)
         state.metric = NewtonMetric(problem) if small else QuasiNewtonMetric(problem, self.grams)
         state.metric.load(state.memory)
         state.point = problem.at(problem.start(), coupling=True)
@@ -133,14 +135,15 @@ class Exact:
         if past := self.past(objective, state):
             state.point = state.metric.exactly(past[-1][1])
         elif state.weight[entry].any():
-            state.point = state.metric.exactly(problem.centred(state.weight[entry], state.bias[entry]))
+            here = state.weight[entry].cpu(), state.bias[entry].cpu()
+            state.point = state.metric.exactly(problem.centred(*here))
 
     def past(self, objective: Objective, state: ExactState) -> list[tuple[float, Tensor]]:
         """Returns the last three solutions with their l2, the latest last."""
         assert state.problem is not None
         l2 = objective.l2.tolist()
         solved = sorted(state.solved.nonzero().flatten().tolist(), key=l2.__getitem__)[2::-1]
-        return [(l2[i], torch.cat((state.weight[i], state.centred_bias[i, :, None]), 1)) for i in solved]
+        return [(l2[i], torch.cat((state.weight[i].cpu(), state.centred_bias[i, :, None]), 1)) for i in solved]
 
     def done(self, state: ExactState) -> Tensor:
         return state.solved
@@ -176,7 +179,7 @@ class EntryRun:
         self.dtype = torch.float64 if isinstance(self.metric, NewtonMetric) else solver.products
         self.enough, self.refusals = ENOUGH * self.tolerance, 0
         self.least, self.least_at, self.gap_before = math.inf, 0, math.inf
-        self.spread = torch.zeros(len(self.problem.target))
+        self.spread = torch.zeros(len(self.problem.target), device=self.problem.target.device)
 
     @property
     def passes(self) -> int:
@@ -252,8 +255,10 @@ class EntryRun:
         """Makes an iteration; None: no step was found."""
         direction, following = self.direction(here.point, here.gradient, gap), self.iterations + 1
         gram = self.metric.wants_gram(following, self.l2)
-        coupling = following in REFRESH or (
-            gap <= CLOSE * self.tolerance and self.problem.outputs <= len(self.problem.mean)
+        coupling = (
+            gram
+            or following in REFRESH
+            or (gap <= CLOSE * self.tolerance and self.problem.outputs <= len(self.problem.mean))
         )
 
         def evaluate(parameters: Tensor) -> Point:

@@ -55,11 +55,11 @@ def feature_gram(
         dtype: of the product.
     """
     generator = torch.Generator().manual_seed(seed)
-    chances = spread.double().clamp_min(0) * problem.weights(slice(None))
+    chances = (spread.double().clamp_min(0) * problem.weights(slice(None))).cpu()  # so that every device draws alike
     every = -(-len(chances) // MOST_CATEGORIES)  # of more samples, so many that torch can draw from
     chances = chances[::every]
     rows = min(math.ceil(rows / problem.processes), int((chances > 0).sum()))
     index = torch.multinomial(chances, rows, generator=generator).sort().values * every if rows else torch.arange(0)
     x = problem.rows(index, dtype)
     x = x[:, :-1] if problem.free else x
-    return problem.total((x.t() @ x).double()) / max(problem.total(torch.tensor([float(rows)])).item(), 1.0)
+    return problem.total((x.t() @ x).double().cpu()) / max(problem.total(torch.tensor([float(rows)])).item(), 1.0)

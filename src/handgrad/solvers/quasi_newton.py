@@ -12,6 +12,7 @@ from handgrad.solvers.pairs import Pairs
 
 REFRESH, FALL = (8, 24), 10.0  # iterations, and a fall of l2, after which the Gram matrix is made anew
 WELL = 1e-6  # of the features' variance: above it float32 is enough for a Gram matrix that l2 is added to
+DEAR = 16  # passes that a Gram matrix costs, from which it is made anew only where as many have not been enough
 ROWS, PAIRS, MEMORY = 4096, 200, 2**25  # of a Gram matrix, twice that where it takes long; pairs, and their numbers
 
 
@@ -29,6 +30,7 @@ class QuasiNewtonMetric:
         self.problem, self.grams = problem, grams
         self.pairs = Pairs(most_pairs(problem.outputs, len(problem.mean)), problem.penalized.repeat(problem.outputs))
         self.gram_at, self.draws = math.inf, 0
+        self.cost = passes_of_gram(problem)
         self.eigen: Eigen | None = None
 
     @staticmethod
@@ -77,17 +79,20 @@ class QuasiNewtonMetric:
         """Tells whether ``refresh`` will ask for the samples' spread at this iteration."""
         if self.grams is not None:
             return False
+        if self.cost > DEAR:
+            return iteration in (self.cost, 3 * self.cost) or (iteration == 0 and self.gram_at == math.inf)
         return iteration in REFRESH or (iteration == 0 and l2 * FALL <= self.gram_at)
 
     def refresh(self, point: Point, l2: float, iteration: int, spread: Tensor, last: bool) -> None:
         """Makes the preconditioner anew, where it is time."""
-        if self.wants_gram(iteration, l2):
+        anew = self.wants_gram(iteration, l2)
+        if anew:
             rows = 2 * ROWS if iteration else ROWS
             well = self.eigen is not None and self.eigen[0].sum() * WELL < l2
             dtype = torch.float32 if well else torch.float64
             self.eigen = torch.linalg.eigh(feature_gram(self.problem, spread, rows, self.draws, dtype))
             self.draws, self.gram_at = self.draws + 1, l2
-        if iteration in (0, *REFRESH):
+        if anew or iteration in (0, *REFRESH):
             assert self.eigen is not None
             assert point.coupling is not None
             problem = self.problem
@@ -105,6 +110,13 @@ class QuasiNewtonMetric:
         """Remembers a step and the change of J's gradient along it, where it rose enough."""
         if curved:
             self.pairs.add(step.flatten(), change.flatten())
+
+
+def passes_of_gram(problem: CentredProblem) -> int:
+    """Returns how many passes over the samples of all processes take as long as a Gram matrix and its eigenvectors."""
+    samples, features = int(problem.total(torch.tensor([len(problem.target)])).item()), len(problem.mean)
+    operations = 2 * min(ROWS, samples) * features**2 + 6 * features**3
+    return operations // (4 * samples * features * problem.outputs)
 
 
 def most_pairs(outputs: int, features: int) -> int:

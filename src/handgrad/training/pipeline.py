@@ -39,6 +39,7 @@ OUTPUTS_OF_A_PART = 500  # L * K; smaller parts would be slowed down by one anot
 # What is evaluated at once: much, for threads disturb one another at every step of Python between two operations.
 LOGITS_AT_ONCE, LEAST_SAMPLES = 700_000, 1000
 READ_AT_ONCE = 2**18  # numbers that a thread reads from disk, or casts, at once
+ON_DEVICE = 2**26  # of both on anything but a processor, where starting an operation is what takes time
 
 
 class Part:
@@ -105,6 +106,7 @@ class Pipeline:
         self.parts: list[Part] = []
         self.ahead: list[Callable[[], None]] = []  # what makes the next block's updates, in whatever threads call it
         self.memory: dict[str, Tensor] | None = None  # of a solver that goes on
+        self.began_here: dict[str, str] = {}  # what its bits depended on before
         self.seconds = 0.0  # from the first update to the latest check, in earlier processes too
         self.began: float | None = None
 
@@ -138,6 +140,9 @@ class Pipeline:
         self.whole = self.solver.init(weight, bias)
         if self.memory is not None:
             self.restore(self.memory)
+        for name, then in self.began_here.items():
+            if then != (now := self.here()[name]):
+                log.warning("%s was %s when the run was saved, is %s now: bits may differ", name, then, now)
         if self.side_by_side and self.total is None and not self.solver.one_at_a_time:
             paths, outputs = bias.shape
             size = math.ceil(paths / math.ceil(paths * outputs / OUTPUTS_OF_A_PART))
@@ -198,7 +203,8 @@ class Pipeline:
         results = iter(self.run([*meanwhile, *chain(*parts)])[len(meanwhile) :])
         if self.began is not None:
             self.seconds = time.monotonic() - self.began
-        return [sum(islice(results, len(part))) for part in parts]  # in order, whoever made them
+        # In order, whoever made them. A device is waited for here, once for each set.
+        return [sum(islice(results, len(part))).cpu().double() for part in parts]
 
     def run(self, calls: Sequence[Callable[[], Any]]) -> list[Any]:
         """Makes all calls, in all threads: each makes the next one as soon as it is free; returns what they return."""
@@ -222,14 +228,17 @@ class Pipeline:
     def state_dict(self) -> dict[str, Any]:
         """Returns what a run needs to go on, besides the parameters themselves."""
         memory = {name: tensor for name, tensor in self.whole.tensors().items() if name not in ("weight", "bias")}
-        return {"memory": memory, "seconds": self.seconds, **here()}
+        return {"memory": memory, "seconds": self.seconds, **self.here()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Makes ``start`` go on from ``state``; says when bits may differ."""
+        """Makes ``start`` go on from ``state``, and say when bits may differ."""
         self.memory, self.seconds = dict(state["memory"]), float(state["seconds"])
-        for name, now in here().items():
-            if state[name] != now:
-                log.warning("%s was %s when the run began, is %s now: bits may differ", name, state[name], now)
+        self.began_here = {name: state[name] for name in ("torch", "machine", "device", "number of processes")}
+
+    def here(self) -> dict[str, str]:
+        """Returns what the bits of the updates depend on."""
+        processes = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
+        return here(self.whole.weight.device, processes)
 
 
 def parts_of(samples: Samples, outputs: int, cast: bool) -> list[slice]:
@@ -240,9 +249,10 @@ def parts_of(samples: Samples, outputs: int, cast: bool) -> list[slice]:
         cast: whether features have to be copied into another type, as those on disk have always: then fewer.
     """
     input, target = samples
-    rows = max(LOGITS_AT_ONCE // outputs, LEAST_SAMPLES)
+    at_once, read_at_once = (LOGITS_AT_ONCE, READ_AT_ONCE) if input.device.type == "cpu" else (ON_DEVICE, ON_DEVICE)
+    rows = max(at_once // outputs, LEAST_SAMPLES)
     if cast or not isinstance(input, Tensor):
-        rows = min(rows, max(1, READ_AT_ONCE // input.shape[1]))
+        rows = min(rows, max(1, read_at_once // input.shape[1]))
     return [slice(first, first + rows) for first in range(0, len(target), rows)]
 
 
@@ -252,6 +262,8 @@ def on_rows(function: Callable[[Tensor, Tensor], Tensor], samples: Samples, rows
     return function(input[rows], target[rows])
 
 
-def here() -> dict[str, str]:
-    """Returns what the bits depend on."""
-    return {"torch": str(torch.__version__), "machine": platform.machine()}
+def here(device: torch.device, processes: int) -> dict[str, str]:
+    """Returns what the bits depend on: torch, the machine, what kind of device, and how many processes."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    found = {"torch": str(torch.__version__), "machine": platform.machine()}
+    return found | {"device": name, "number of processes": str(processes)}
