@@ -181,9 +181,11 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def close(ours: Path, theirs: Path) -> None:
+    """Compares weights to 1e-6, and biases to 1e-6 of the largest: they take up what W makes of the features' mean."""
     ours, theirs = weights(ours), weights(theirs)
     for name in ("weight", "bias"):
-        torch.testing.assert_close(ours[name], theirs[name], rtol=0, atol=1e-6)
+        size = max(1.0, theirs["bias"].abs().max().item()) if name == "bias" else 1.0
+        torch.testing.assert_close(ours[name], theirs[name], rtol=0, atol=1e-6 * size)
 
 
 def test_two_hosts_train_what_one_process_does(pair, unbroken):
