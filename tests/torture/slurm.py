@@ -73,7 +73,13 @@ def slurmd(name: str, script: str) -> None:
     job, asked = FOLDER / name, options(Path(script))
     array, _, index = name.partition("_")
     tasks = int(asked.get("ntasks") or int(asked.get("nodes", "1")) * int(asked.get("ntasks-per-node", "1")))
-    given = {"SLURM_JOB_ID": array, "SLURM_NTASKS": str(tasks), "SLURM_JOB_NUM_NODES": "1", "SLURM_JOB_NAME": "x"}
+    own = str(100 * int(array) + int(index or 0))  # each task of an array has a number of its own, too
+    given = {
+        "SLURM_JOB_ID": own if index else array,
+        "SLURM_NTASKS": str(tasks),
+        "SLURM_JOB_NUM_NODES": "1",
+        "SLURM_JOB_NAME": "x",
+    }
     given |= {"SLURM_CPUS_PER_TASK": asked.get("cpus-per-task", "1")}
     given |= {"SLURM_ARRAY_JOB_ID": array, "SLURM_ARRAY_TASK_ID": index} if index else {}
     (job / "slurmd").write_text(str(os.getpid()))

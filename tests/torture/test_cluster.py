@@ -108,7 +108,8 @@ def begin(tmp_path) -> Iterator[Callable[..., Sweep]]:
     for sweep in begun:
         with suppress(ProcessLookupError):
             os.killpg(sweep.process.pid, signal.SIGKILL)
-        sweep.process.communicate()
+        sweep.process.wait()
+        sweep.process.stderr.close()
 
 
 @pytest.fixture
@@ -269,13 +270,13 @@ def test_the_tasks_of_a_job_train_one_run_together(begin, cluster):
 def test_the_batch_file_that_the_page_shows_saves_when_its_time_is_up_and_goes_on(tmp_path, cluster):
     """`sbatch docs/clusters/one_task.sbatch`, as it is written."""
     environment = {**os.environ, **slurm.install(cluster)}
-    environment["PATH"] = os.pathsep.join((environment["PATH"], str(Path(sys.executable).parent)))
+    environment["PATH"] = os.pathsep.join((str(Path(sys.executable).parent), environment["PATH"]))
     for name in ("train.py", "src", "conf", "docs", "data"):
         (tmp_path / name).symlink_to(CONF.parent / name)
     subprocess.run(["sbatch", "docs/clusters/one_task.sbatch"], cwd=tmp_path, env=environment, check=True)
     run = tmp_path / "outputs" / "one_task"
     (job,) = slurm.jobs(cluster)
-    until((run / "checkpoints/last.ckpt").exists)
+    until(lambda: (run / "checkpoints/last.ckpt").exists() or slurm.state(job) == "FAILED")
     slurm.signal_tasks(int((job / "group").read_text()), signal.SIGUSR1, cluster)
     until(lambda: slurm.state(job) not in ("RUNNING", "REQUEUED") or len(begun(run)) > 2)
     assert slurm.state(job) == "COMPLETED"
