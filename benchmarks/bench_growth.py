@@ -68,6 +68,7 @@ def picture(tables: Mapping[str, Table], path: Path) -> None:
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
+    from matplotlib.ticker import NullFormatter
 
     rows: list[Sequence[Any]] = tables["growth"].rows
 
@@ -79,6 +80,7 @@ def picture(tables: Mapping[str, Table], path: Path) -> None:
         top.loglog(x, [row[5] for row in mine], "o-", label="the path")
         top.loglog(x, [row[7] for row in mine], "s--", label="its products alone")
         below.loglog(x, [max(row[9], 0.1) for row in mine], "o-")
+        below.xaxis.set_minor_formatter(NullFormatter())
         below.set_xlabel({"N": "samples", "D": "features", "K": "classes", "L": "l2 values"}[name])
     axes[0, 0].set_ylabel("processor seconds")
     axes[1, 0].set_ylabel("MB beside the features")
