@@ -192,12 +192,13 @@ def cluster(tmp_path) -> Iterator[Path]:
     """The folder of what stands for SLURM; nothing of its jobs is left at the end."""
     folder = tmp_path / "slurm"
     yield folder
-    left = [path for name in ("slurmd", "group") for path in folder.glob(f"*/{name}")]
-    groups = [number for number in map(int, (path.read_text() for path in left)) if group_members(number)]
-    for group in groups:
-        with suppress(ProcessLookupError):
-            os.killpg(group, signal.SIGKILL)
-    assert groups == []
+    groups = [int(path.read_text()) for name in ("slurmd", "group") for path in folder.glob(f"*/{name}")]
+    try:
+        until(lambda: not any(map(group_members, groups)), seconds=30)
+    finally:
+        for group in filter(group_members, groups):
+            with suppress(ProcessLookupError):
+                os.killpg(group, signal.SIGKILL)
 
 
 def preempt_tasks(cluster: Path, job: int) -> None:

@@ -24,7 +24,7 @@ from hydra.core.utils import JobReturn, JobStatus
 from handgrad.cli.endings import failures
 from handgrad.cli.messages import one_line
 from handgrad.cli.parallel import THREADS, record, stop
-from handgrad.cli.together import part
+from handgrad.cli.together import folder_of_first, part
 from handgrad.errors import InputError
 from handgrad.runs.folder import RunFolder
 from handgrad.runs.launch import is_first_process
@@ -216,6 +216,7 @@ class Run:
         preempted: list[int] = []
         try:
             self.listen(preempted)
+            folder_of_first()  # where all look for it by the same words; until then nothing of it is there
             returned = self.launcher(*arguments)
             if returned.status == JobStatus.FAILED:
                 _ = returned.return_value  # raises what the run did
