@@ -20,7 +20,8 @@ def test_nothing_is_found_for_a_name_that_leads_nowhere():
 
 
 def test_gloo_is_told_what_was_found_unless_the_user_has_told_it(monkeypatch):
-    monkeypatch.delenv(IFNAME, raising=False)
+    monkeypatch.setenv(IFNAME, "")  # so that it is put back to what it was
+    monkeypatch.delenv(IFNAME)
     monkeypatch.setattr(interface, "interface_towards", {"a": "eth1", "nowhere": None}.get)
     tell_gloo("nowhere")
     assert IFNAME not in interface.os.environ
