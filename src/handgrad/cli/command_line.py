@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple, NoReturn
 
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from handgrad import __version__
 from handgrad.cli.configuration import register, written
@@ -333,7 +333,7 @@ class FolderCheck(Callback):
     def on_run_start(self, config: DictConfig, **kwargs) -> None:
         with refusing():
             check_folder("hydra.run.dir", config.hydra.run.dir)
-            if (told := folder_of_first()) is not None:
+            if (told := folder_of_first(OmegaConf.select(config, "trainer.peer_timeout"))) is not None:
                 config.hydra.run.dir = told
 
     def on_multirun_start(self, config: DictConfig, **kwargs) -> None:

@@ -36,8 +36,8 @@ def met(timeout: float | None = None) -> "Meeting | None":
         return None
     from handgrad.runs.meeting import meet
 
-    meeting = meet(found, OmegaConf.load(CONF / "trainer" / "default.yaml").peer_timeout)
-    meeting.timeout = meeting.timeout if timeout is None else timeout
+    meeting = meet(found, timeout or OmegaConf.load(CONF / "trainer" / "default.yaml").peer_timeout)
+    meeting.timeout = timeout or meeting.timeout
     return meeting
 
 
