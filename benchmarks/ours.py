@@ -22,7 +22,7 @@ from omegaconf import DictConfig
 import train
 from benchmarks.harness import ROOT, scratch
 from benchmarks.peers import End, Problem
-from handgrad.cli.configuration import composed
+from handgrad.cli.configuration import check, composed
 from handgrad.data.blocks import BlockLoader
 from handgrad.data.mnist import MNISTDataModule
 from handgrad.fit import fit
@@ -197,6 +197,7 @@ def run(overrides: Sequence[str], *, alone: bool = False, test: bool = False, de
         if not test:
             stack.enter_context(patch.object(pl.Trainer, "test", side_effect=Trained))
         cfg = configure(folder, overrides)
+        check(cfg)
         start = time.perf_counter()
         with suppress(Trained):
             fit(**train.arguments(cfg, folder) | (BARE if alone else {}))

@@ -237,7 +237,6 @@ REFUSED = [
     (["batch_size=64"], "batch_size: optimizer=exact has no use for it"),
     (["callbacks.early_stopping=null"], "callbacks.early_stopping: optimizer=exact has no use for it"),
     (["trainer.precision=bf16-true"], "trainer.precision=bf16-true: accepted with optimizer=exact are 32-true"),
-    (["trainer.accelerator=auto"], "trainer.accelerator=auto: accepted with optimizer=exact is cpu"),
     (["optimizer.momentum=0.9"], "optimizer.momentum: no such key with optimizer=exact"),
     (["optimizer.tolerance=0"], "optimizer.tolerance=0: accepted is a number > 0"),
     (["l2=automatic"], "l2=automatic: accepted is a number >= 0 or a list of them, like 2.0 or [0,0.02,2], or auto"),
