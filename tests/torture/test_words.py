@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from handgrad.cli.command_line import check_arguments, split
-from handgrad.cli.configuration import check, leaves, plain
+from handgrad.cli.configuration import check, leaves, plain, settle
 from handgrad.cli.messages import one_line
 from handgrad.cli.names import ALSO, CALLBACKS, GROUPS, owners, takes
 from handgrad.cli.settings import SETTINGS
@@ -147,7 +147,8 @@ def assert_says(job: list[str], cfg: Any, composed: Any, ordinary: dict[tuple[st
     """Checks that a configuration is the one of the same options but for the keys that the words name."""
     groups = tuple(word for word in job if word.partition("=")[0] in GROUPS)
     if groups not in ordinary:
-        ordinary[groups] = dict(leaves(plain(composed(*groups, *pinned(list(groups))))))
+        settle(usual := composed(*groups, *pinned(list(groups))))
+        ordinary[groups] = dict(leaves(plain(usual)))
     named = {word.partition("=")[0]: word.partition("=")[2] for word in job if word not in groups}
     for key, value in leaves(plain(cfg)):
         above = {key, key.rpartition(".")[0]}  # of a callback that is switched off, or a table of weights
