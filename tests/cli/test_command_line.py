@@ -260,13 +260,15 @@ def test_different_jobs_never_share_a_folder(jobs):
     assert all(0 < len(name.encode()) <= 120 for name in names)
 
 
-@pytest.mark.parametrize("launcher", [(), ("hydra/launcher=joblib", "hydra.launcher.n_jobs=1")], ids=["", "joblib"])
+JOBLIB = ("hydra/launcher=joblib", "hydra.launcher.n_jobs=1")
+
+
 @pytest.mark.parametrize(
-    ("swept", "folders"),
+    ("swept", "folders", "launcher"),
     [
-        (("threads=1,2",), ["threads=1", "threads=2"]),
-        (("threads=1",), ["threads=1"]),
-        (("logger=none,tensorboard",), ["logger=none", "logger=tensorboard"]),
+        (("threads=1,2",), ["threads=1", "threads=2"], JOBLIB),
+        (("threads=1",), ["threads=1"], ()),
+        (("logger=none,tensorboard",), ["logger=none", "logger=tensorboard"], ()),
     ],
 )
 def test_every_job_of_a_sweep_trains_in_a_folder_of_its_own(swept, folders, launcher, command, tmp_path):
@@ -349,7 +351,7 @@ def test_a_sweep_with_a_value_of_a_wrong_type_is_refused_before_it_starts(comman
     assert not (tmp_path / "outputs/sweep").exists()
 
 
-@pytest.mark.parametrize("launcher", [(), ("hydra/launcher=joblib", "hydra.launcher.n_jobs=1")], ids=["", "joblib"])
+@pytest.mark.parametrize("launcher", [pytest.param((), marks=pytest.mark.torture), JOBLIB], ids=["", "joblib"])
 def test_failed_in_a_sweeps_table_is_never_exit_0(launcher, command, tmp_path):
     words = ("-m", "experiment=report_logistic", "seed=0,1", "epochs=1", "callbacks.checkpoint=null", "logger=none")
     words += ("hydra.sweep.dir=outputs/sweep", *launcher)

@@ -52,7 +52,7 @@ def assert_whole(run: Path) -> None:
     assert not list(run.rglob("*.tmp"))
 
 
-@pytest.mark.parametrize("logger", ["none", "tensorboard"])
+@pytest.mark.parametrize("logger", [pytest.param("none", marks=pytest.mark.torture), "tensorboard"])
 def test_a_full_disk_and_then_room_again(logger, start, tmp_path):
     """The device holds one checkpoint (290 kB) and not two; with room again the run ends like one never disturbed."""
     words = (*ENDLESS, "epochs=2", f"logger={logger}")

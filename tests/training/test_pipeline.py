@@ -51,8 +51,10 @@ def test_no_thread_is_started_that_has_nothing_to_do():
         assert threading.active_count() <= before + 2
 
 
-@pytest.mark.parametrize("threads", [1, 2, 3])
-@pytest.mark.parametrize("optimizer", [(), ("optimizer=adam", "lr=0.0005")])
+ADAM = ("optimizer=adam", "lr=0.0005")
+
+
+@pytest.mark.parametrize(("optimizer", "threads"), [((), 1), ((), 3), (ADAM, 2)])
 def test_ahead_gives_the_bits_of_the_plain_loop(optimizer, threads, run, plain, valid):
     words = [word for word in WORDS if not (optimizer and word.startswith(("optimizer", "lr")))]
     expected = plain(*words, *optimizer, name="plain")
