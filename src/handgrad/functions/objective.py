@@ -87,7 +87,8 @@ LOGISTIC = Loss(linear_binary_cross_entropy, sigmoid_curvature, plain_binary_cro
 MULTILABEL = LOGISTIC  # of several outputs: C is the sum of their losses
 
 
-CACHED, LEAST_ROWS, PARTS = 2**18, 64, 16  # numbers of a chunk, its least rows, and the parts that threads share
+CACHED, LEAST_ROWS, PARTS = 2**19, 64, 16  # numbers of a chunk, its least rows, and the parts that threads share
+BLOCK = 128  # rows of a symmetric product that are made at once
 HALF = (torch.float16, torch.bfloat16)
 ON_DEVICE = 2**26  # numbers of a chunk on anything but a processor: what it starts is to be worth the start
 
@@ -281,14 +282,15 @@ class Objective:
         rows = max(LEAST_ROWS, numbers // max(features, bias.numel()))
         size = -(-samples // (PARTS * rows)) * rows  # of a part, which is a whole number of chunks
         parts = [slice(first, min(first + size, samples)) for first in range(0, samples, max(size, 1))]
-        there = weight.to(place, dtype), bias.to(place, dtype)
+        # Where a row begins decides about last bits on some processors: it is the same on all devices.
+        there = weight.to(place, dtype).contiguous(), bias.to(place, dtype).contiguous()
         part = partial(self._data_term_of_part, *there, input, target, shares, spread, coupling, rows)
         found = map(part, parts) if self.run is None else self.run([partial(part, rows) for rows in parts])
         sums = list(_added_up(found) or ())
         if coupling and not self.loss.sigmoids:  # dp/dz = diag(p) - p p': p p' are added up, and p is dbias + y
             count = partial(torch.bincount, target, minlength=bias.shape[1])
             y = count()[None] if shares is None else torch.stack([count(own) for own in shares])
-            sums[-1] = torch.diag_embed(sums[2] + y) - sums[-1]
+            sums[-1] = torch.diag_embed(sums[2] + y) - sums[-1].triu() - sums[-1].triu(1).transpose(1, 2)
         sums = [term.cpu() for term in sums]  # here, and not before, a device is waited for
         whole = torch.tensor([samples], dtype=torch.float64) if shares is None else shares.sum(1).cpu()
         if self.total is not None:
@@ -330,7 +332,7 @@ class Objective:
                 bends.diagonal(dim1=1, dim2=2).add_(bend.sum(2, dtype=torch.float64))
             elif coupling:
                 p = softmax_probabilities(dz, y)
-                bends += (p if shares is None else p * share.unsqueeze(1).to(dtype)) @ p.transpose(1, 2)
+                add_upper(bends, p if shares is None else p * share.unsqueeze(1).to(dtype), p)
             if shares is not None:
                 losses, dz = losses * share, dz.mul_(share.unsqueeze(1))
             loss += losses.sum(1, dtype=torch.float64)
@@ -420,6 +422,13 @@ def softmax_probabilities(residual: Tensor, target: Tensor) -> Tensor:
     """Returns p (L, K, N) for p - y."""
     index = target.expand(len(residual), 1, -1)
     return residual.scatter_add(1, index, residual.new_ones(index.shape))
+
+
+def add_upper(sums: Tensor, a: Tensor, b: Tensor) -> None:
+    """Adds the upper triangle of ``a b'`` to (L, K, K), block by block; a and b (L, K, n) have a symmetric product."""
+    for first in range(0, a.shape[1], BLOCK):
+        rows = slice(first, first + BLOCK)
+        sums[:, rows, first:] += a[:, rows] @ b[:, first:].transpose(1, 2)
 
 
 def softmax_spread(residual: Tensor, target: Tensor) -> Tensor:
