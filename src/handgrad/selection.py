@@ -71,9 +71,9 @@ def automatic_values(problem: CentredProblem) -> list[float]:
     Raises:
         InputError: no feature tells anything of the classes.
     """
-    point = problem.at(problem.start())
+    point = problem.null_model()
     squares = (point.gradient * problem.penalized).square().sum().item()
-    if not squares > SUMS**2 * problem.mean_square():
+    if not squares > SUMS**2 * problem.mean_square:
         raise InputError("l2=auto: no feature tells anything of the classes; accepted are features that differ")
     largest = squares / (2 * NULL_GAP * point.loss)
     step = DECADES / (VALUES - 1)

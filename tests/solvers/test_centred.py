@@ -53,12 +53,26 @@ def test_a_bias_step_ends_at_the_best_bias(seed):
     assert point.gradient[:, -1].abs().max() < 1e-12
 
 
+@pytest.mark.parametrize("fit_bias", [True, False])
+@pytest.mark.parametrize("seed", SEEDS)
+def test_the_null_model_is_what_a_pass_finds_there(seed, fit_bias):
+    """The sums that it is made of are those of the samples, and no pass is made."""
+    given, problem, _ = problem_and_parameters(seed)
+    problem = CentredProblem(given.objective(), given.x, given.y, given.sample_weight, given.outputs, fit_bias)
+    found = problem.null_model()
+    assert problem.passes == 0
+    passed = problem.at(problem.start(), coupling=True)
+    assert torch.equal(found.parameters, passed.parameters)
+    assert found.loss == pytest.approx(passed.loss, rel=1e-14)
+    scale = problem.mean_square**0.5 * 1e-14
+    torch.testing.assert_close(found.gradient, passed.gradient, rtol=0, atol=scale)
+    torch.testing.assert_close(found.coupling, passed.coupling, rtol=1e-12, atol=1e-16)
+
+
 def test_the_start_predicts_the_shares_of_the_classes():
     given, problem, _ = problem_and_parameters(PLAIN)
-    point = problem.at(problem.start())
-    assert point.gradient[:, -1].abs().max() < 1e-14
+    assert problem.null_model().gradient[:, -1].abs().max() < 1e-14
     assert problem.class_shares.sum().item() == pytest.approx(1)
-    assert problem.passes == 1
     assert given.outputs > 1
 
 

@@ -22,7 +22,7 @@ def test_its_memory_is_of_a_fixed_shape_and_comes_back():
     second.load(empty)
     assert second.eigen is None
     first.begin(0.1)
-    point = problem.at(problem.start(), coupling=True)
+    point = problem.null_model()
     spread = torch.ones(len(problem.target))
     first.refresh(point, 0.1, 0, spread, False)
     step = torch.randn(problem.outputs, len(problem.mean) + 1, generator=torch.Generator().manual_seed(0)).double()
@@ -55,7 +55,7 @@ def test_a_dear_gram_matrix_is_made_anew_only_where_as_many_passes_were_not_enou
     assert [i for i in range(200) if found.wants_gram(i, 1.0)] == [0, 30, 90]
     found.gram_at = 1.0
     assert [i for i in range(200) if found.wants_gram(i, 1e-9)] == [30, 90]  # however far l2 has fallen
-    point = found.problem.at(found.problem.start(), coupling=True)
+    point = found.problem.null_model()
     found.refresh(point, 1.0, 30, torch.ones(len(found.problem.target)), False)
     assert found.draws == 1
     before = found.precondition
@@ -74,7 +74,7 @@ def test_steps_shift_no_outputs_together():
     found = metric()
     found.begin(0.1)
     problem = found.problem
-    found.refresh(problem.at(problem.start(), coupling=True), 0.1, 0, torch.ones(len(problem.target)), False)
+    found.refresh(problem.null_model(), 0.1, 0, torch.ones(len(problem.target)), False)
     gradient = torch.randn(problem.outputs, len(problem.mean) + 1, generator=torch.Generator().manual_seed(0)).double()
     assert found.direction(gradient, 0.1).mean(0).abs().max() < 1e-12
 

@@ -6,10 +6,11 @@ from functools import cached_property
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from handgrad.errors import InputError
-from handgrad.functions.objective import Objective, targets_by_output
+from handgrad.functions.objective import CACHED, LEAST_ROWS, Objective, targets_by_output
 
 ROUNDED = 1e-12  # of a mean of squares, from which another number may have been taken
 FLAT = 1e-6  # share of the largest curvature below which a direction of the outputs counts as flat
@@ -73,13 +74,15 @@ class CentredProblem:
 
     Attributes:
         free: whether the bias is, of the penalty too.
-        mean: m, (D,).
+        mean: m, (D,): that of the features where the bias is free, else 0.
+        mean_of_all: weighted mean of the features, (D,), in any case.
+        mean_square: weighted mean of ``|x|^2``, of ``|[x, 1]|^2`` where the bias is a weight like others.
         spread: weighted mean of ``|x - m|^2``; not asked for where the bias is not free.
         sigmoids: whether the outputs are sigmoids, which have nothing in common, and not one softmax.
         flat: as a point has it: softmax alone has flat directions.
         weight: sum of the samples' weights.
         processes: that share the samples.
-        class_shares: weighted mean of y, by output, (K,).
+        class_shares: weighted mean of y, by output, (K,); class_sums: that of ``y (x - m)'``, (K, D).
         penalized: (D + 1,), 1 where l2 counts a column.
         passes: over the data so far.
 
@@ -109,13 +112,17 @@ class CentredProblem:
         self.total: Callable[[Tensor], Tensor] = objective.total or (lambda tensor: tensor)
         self.penalized = torch.ones(input.shape[1] + 1, dtype=torch.float64)
         self.penalized[-1] = float(not self.free)
-        counts = torch.stack((self.weights(slice(None)).sum().cpu(), torch.tensor(1.0, dtype=torch.float64)))
-        self.weight, self.processes = self.total(counts).tolist()
-        self.class_shares = self._class_shares()
-        self.mean, self.spread = torch.zeros(input.shape[1], dtype=torch.float64), 0.0
+        shape = outputs + 1, input.shape[1] + 2
+        sums, processes = self.total(self._sums(*shape)).split([shape[0] * shape[1], 1])
+        self.processes, self.weight = processes.item(), sums[-1].item()
+        means = (sums / self.weight).view(shape)
+        self.mean_of_all, squares = means[-1, :-2], means[-1, -2].item()
+        self.mean, self.spread, self.mean_square = torch.zeros_like(self.mean_of_all), 0.0, squares + float(fit_bias)
         if self.free:
-            self.mean, squares = (self.total(self._feature_sums()) / self.weight).split([len(self.mean), 1])
-            self.spread = ((squares - self.mean.square().sum()).clamp_min(0) + ROUNDED * squares).item()
+            self.mean, self.mean_square = self.mean_of_all, squares
+            self.spread = max(squares - self.mean.square().sum().item(), 0.0) + ROUNDED * squares
+        self.class_shares = means[:-1, -1]
+        self.class_sums = means[:-1, :-2] - torch.outer(self.class_shares, self.mean)
 
     def weights(self, index: Tensor | slice) -> Tensor:
         """Returns the sample weights of these samples, in float64, where the target lies."""
@@ -123,21 +130,26 @@ class CentredProblem:
             return torch.ones(len(self.target[index]), dtype=torch.float64, device=self.target.device)
         return self.sample_weight[index].double()
 
-    def _feature_sums(self, rows: int = 2048) -> Tensor:
-        """Returns the weighted sum of the features, and of ``|x|^2`` as a last number."""
-        sums = torch.zeros(len(self.mean) + 1, dtype=torch.float64, device=self.target.device)
-        for first in range(0, len(self.target), rows):
-            chunk = slice(first, first + rows)
-            x, weights = self.input[chunk].double(), self.weights(chunk)
-            sums[:-1] += weights @ x
-            sums[-1] += weights @ x.square().sum(1)
-        return sums.cpu()
+    def _sums(self, rows: int, columns: int) -> Tensor:
+        """Returns weighted sums over the samples, of an output's own in a row and of all in the last one, and a 1.
 
-    def mean_square(self) -> float:
-        """Returns the weighted mean of ``|x|^2``, with a penalized bias that of ``|[x, 1]|^2``."""
-        if self.free:
-            return self.spread + self.mean.square().sum().item()
-        return (self.total(self._feature_sums())[-1] / self.weight).item() + float(self.fit_bias)
+        The columns are the features, ``|x|^2`` and 1.
+        """
+        place = self.target.device
+        sums = torch.zeros(rows, columns, dtype=torch.float64, device=place)
+        many = max(LEAST_ROWS, CACHED // columns)
+        for first in range(0, len(self.target), many):
+            chunk = slice(first, first + many)
+            x, target = self.input[chunk].double(), self.target[chunk]
+            terms = torch.cat((x, x.square().sum(1, keepdim=True), x.new_ones(len(x), 1)), 1)
+            if self.sample_weight is not None:
+                terms *= self.weights(chunk).unsqueeze(1)
+            sums[-1] += terms.sum(0)
+            if self.sigmoids:
+                sums[:-1] += targets_by_output(target).double() @ terms
+            else:  # not by index_add_, which on a device adds in any order
+                sums.index_put_((target,), terms, accumulate=True)
+        return torch.cat((sums.flatten(), sums.new_ones(1))).cpu()
 
     def start(self) -> Tensor:
         """Returns W = 0 and the bias that alone fits best: the logarithms of the classes' shares (0 if it is not free).
@@ -150,16 +162,20 @@ class CentredProblem:
             parameters[:, -1] = logs - ((1 - self.class_shares).log() if self.sigmoids else logs.mean())
         return parameters
 
-    def _class_shares(self, rows: int = 2**16) -> Tensor:
-        """Returns the weighted mean of y, by output."""
-        sums = torch.zeros(self.outputs, dtype=torch.float64, device=self.target.device)
-        for first in range(0, len(self.target), rows):
-            chunk = slice(first, first + rows)
-            if self.sigmoids:
-                sums += targets_by_output(self.target[chunk]).double() @ self.weights(chunk)
-            else:
-                sums.index_add_(0, self.target[chunk], self.weights(chunk))
-        return self.total(sums.cpu()) / self.weight
+    def null_model(self) -> Point:
+        """Returns ``start`` with what ``at`` would find there, without a pass: p is the same for all samples."""
+        parameters = self.start()
+        z = parameters[:, -1]
+        if self.sigmoids:
+            p, partition = torch.sigmoid(z), -F.logsigmoid(-z).sum()
+            A = torch.diag(p * torch.sigmoid(-z))
+        else:
+            p, partition = torch.softmax(z, 0), z.logsumexp(0)
+            A = self.centre_outputs(torch.diag(p) - torch.outer(p, p))
+        dweight = torch.outer(p, self.mean_of_all - self.mean) - self.class_sums
+        dbias = (p - self.class_shares) * self.fit_bias
+        loss = (partition - self.class_shares @ z).item()
+        return Point(parameters, loss, torch.cat((dweight, dbias[:, None]), 1), A, self.flat)
 
     def at(
         self,

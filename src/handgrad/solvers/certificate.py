@@ -53,18 +53,14 @@ class Certificate:
     gradient_norm: float
 
 
-def certificate(problem: CentredProblem, point: Point, l2: float, class_sums: Tensor) -> Certificate:
-    """Returns the certificate of a point.
-
-    Args:
-        class_sums: mean y x' on centred features, (K, D).
-    """
+def certificate(problem: CentredProblem, point: Point, l2: float) -> Certificate:
+    """Returns the certificate of a point."""
     objective, gradient = problem.value(point, l2), problem.gradient(point, l2)
     norm = gradient.norm().item()
     if l2 == 0:
         return Certificate(objective, float("nan"), norm)
     weights = weight_part(problem, gradient, l2)
-    bound = max(weights + bias_part(problem, point, l2, class_sums, enough=weights), 0.0) + ROUNDING
+    bound = max(weights + bias_part(problem, point, l2, enough=weights), 0.0) + ROUNDING
     return Certificate(objective, min(bound / objective, 1.0), norm)
 
 
@@ -85,26 +81,25 @@ def certified_weights(
         weight, bias: (L, K, D) and (L, K); input (N, D), target (N,), sample_weight (N,) or None.
     """
     problem = CentredProblem(objective, input, target, sample_weight, bias.shape[1])
-    sums = -problem.at(problem.start()).gradient[:, :-1]
     return [
-        certificate_at_best_bias(problem, problem.centred(*parameters), l2, sums)
+        certificate_at_best_bias(problem, problem.centred(*parameters), l2)
         for l2, *parameters in zip(objective.l2.tolist(), weight, bias, strict=True)
     ]
 
 
-def certificate_at_best_bias(problem: CentredProblem, parameters: Tensor, l2: float, class_sums: Tensor) -> Certificate:
+def certificate_at_best_bias(problem: CentredProblem, parameters: Tensor, l2: float) -> Certificate:
     """Returns the certificate of parameters (K, D + 1) by way of the best bias for their weights."""
     point = here = problem.at(parameters, coupling=True)
     if l2 and problem.free:
         for _ in range(BIAS_STEPS):
             weights = weight_part(problem, problem.gradient(point, l2), l2)
-            if bias_part(problem, point, l2, class_sums) <= max(SMALL_PART * weights, 1e-12 * point.loss):
+            if bias_part(problem, point, l2) <= max(SMALL_PART * weights, 1e-12 * point.loss):
                 break
             further = problem.at(point.with_bias_step(), coupling=True)
             if not further.loss < point.loss:
                 break
             point = further
-    found, proof = certificate(problem, here, l2, class_sums), certificate(problem, point, l2, class_sums)
+    found, proof = certificate(problem, here, l2), certificate(problem, point, l2)
     gap = proof.gap * proof.objective + found.objective - proof.objective
     return replace(found, gap=min(gap / found.objective, found.gap) if l2 else found.gap)
 
@@ -114,7 +109,7 @@ def weight_part(problem: CentredProblem, gradient: Tensor, l2: float) -> float:
     return (gradient * problem.penalized).square().sum().item() / (2 * l2)
 
 
-def bias_part(problem: CentredProblem, point: Point, l2: float, class_sums: Tensor, enough: float = -math.inf) -> float:
+def bias_part(problem: CentredProblem, point: Point, l2: float, enough: float = -math.inf) -> float:
     """Returns what of the bound is due to r, the gradient for a free bias: the smaller one with and without a step.
 
     Args:
@@ -125,16 +120,14 @@ def bias_part(problem: CentredProblem, point: Point, l2: float, class_sums: Tens
     part = math.inf
     if point.coupling is not None and (step := small_step(point.bias_step, problem.sigmoids)).any():
         moved = point.coupling @ step
-        part = part_after(moved, (moved @ step).item(), problem, point, l2, class_sums)
+        part = part_after(moved, (moved @ step).item(), problem, point, l2)
     if part <= enough:
         return part
     nothing = torch.zeros_like(point.gradient[:, -1])
-    return min(part_after(nothing, 0.0, problem, point, l2, class_sums), part)
+    return min(part_after(nothing, 0.0, problem, point, l2), part)
 
 
-def part_after(
-    moved: Tensor, divergence: float, problem: CentredProblem, point: Point, l2: float, class_sums: Tensor
-) -> float:
+def part_after(moved: Tensor, divergence: float, problem: CentredProblem, point: Point, l2: float) -> float:
     """Returns ``bias_part`` for p after a step that moves its mean by ``moved`` (K,) for that much of the entropy."""
     weight, c = point.parameters[:, :-1], point.parameters[:, -1]
     G, left = point.gradient[:, :-1], point.gradient[:, -1] + moved
@@ -145,7 +138,7 @@ def part_after(
     e = math.sqrt(LARGEST_BEND * divergence * problem.spread) if divergence else 0.0
     squares = 2 * e * (G + l2 * weight).norm().item() + e**2
     if t:
-        M = G + class_sums
+        M = G + problem.class_sums
         G_norm, M_norm = G.norm().item(), M.norm().item()
         mixed_away = (shares * (G * M).sum(1)).sum().item()
         squares += t**2 * (M_norm + e) ** 2 + 2 * t * e * (G_norm + M_norm) - 2 * mixed_away

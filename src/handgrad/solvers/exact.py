@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -21,6 +21,7 @@ REFUSALS, BIAS_STEPS = 8, 3  # certificates that are asked for, and steps of the
 LEAST_RISE = 0.05  # of the gradient along a step, relative to its slope; else L-BFGS does not remember it
 FAR = 0.2  # a step of the bias squares its gap, which is taken for enough below that many tolerances
 CLOSE = 1e3  # times the tolerance: the last iterations, of which one may be followed by a step of the bias
+NEXT = 10.0  # the same where the coupling, of more outputs than features, costs as much as the rest of a pass
 RESTS = 4.0  # times gap / the gap before it is what a step by the Hessian before it leaves of the gap
 AGREE = 1e-8  # as far as two evaluations in float64 may differ, relative to their terms
 PATIENCE = 25  # iterations in float32 without a gap that is smaller by a third; then rounding is what is left
@@ -46,7 +47,6 @@ class ExactState:
     problem: CentredProblem | None = None
     metric: NewtonMetric | QuasiNewtonMetric | None = None
     point: Point | None = None  # the latest solution
-    sums: Tensor = field(default_factory=lambda: torch.empty(0))
 
     def tensors(self) -> dict[str, Tensor]:
         named = {"weight": self.weight, "bias": self.bias, "centred_bias": self.centred_bias, "numbers": self.numbers}
@@ -129,8 +129,7 @@ class Exact:
         state.problem = problem = CentredProblem(objective, input, target, sample_weight, outputs, self.fit_bias)
         state.metric = NewtonMetric(problem) if small else QuasiNewtonMetric(problem, self.grams)
         state.metric.load(state.memory)
-        state.point = problem.at(problem.start(), coupling=True)
-        state.sums = -state.point.gradient[:, :-1]  # there p is the same for all samples, and the features are centred
+        state.point = problem.null_model()
         entry = self.following(objective, state, active)
         if past := self.past(objective, state):
             state.point = state.metric.exactly(past[-1][1])
@@ -170,7 +169,7 @@ class EntryRun:
     def __init__(self, solver: Exact, state: ExactState, l2: float, past: Sequence[tuple[float, Tensor]]) -> None:
         assert state.problem is not None
         assert state.metric is not None
-        self.problem, self.metric, self.sums = state.problem, state.metric, state.sums
+        self.problem, self.metric = state.problem, state.metric
         self.tolerance, self.max_iterations = solver.tolerance, solver.max_iterations
         self.state, self.l2, self.past = state, l2, past
         self.refine = solver.refine if isinstance(self.metric, NewtonMetric) else 0
@@ -214,6 +213,9 @@ class EntryRun:
         """Returns the last solution, or the extrapolated one where J is lower there."""
         point, gram = self.state.point, self.metric.wants_gram(0, self.l2)
         assert point is not None
+        if gram and not point.parameters[:, :-1].any():  # all samples bend the loss alike
+            self.spread.fill_(1.0)
+            return point
         if self.l2 and len(self.past) > 1:
             candidate = self.at(self.problem.without_shift(extrapolated(self.past, self.l2)), gram, coupling=True)
             better = self.problem.value(candidate, self.l2) < self.problem.value(point, self.l2)
@@ -255,11 +257,8 @@ class EntryRun:
         """Makes an iteration; None: no step was found."""
         direction, following = self.direction(here.point, here.gradient, gap), self.iterations + 1
         gram = self.metric.wants_gram(following, self.l2)
-        coupling = (
-            gram
-            or following in REFRESH
-            or (gap <= CLOSE * self.tolerance and self.problem.outputs <= len(self.problem.mean))
-        )
+        close = CLOSE if self.problem.outputs <= len(self.problem.mean) else NEXT
+        coupling = gram or following in REFRESH or gap <= close * self.tolerance
 
         def evaluate(parameters: Tensor) -> Point:
             return self.at(parameters, gram, coupling)
@@ -287,7 +286,8 @@ class EntryRun:
             if point.coupling is None:
                 point = self.at(point.parameters, False, coupling=True)
             for _ in range(BIAS_STEPS):
-                if self.bias_gap(point) ** 2 <= FAR * self.tolerance:
+                gap, step = self.bias_gap(point), point.bias_step.abs().max().item()
+                if gap * min(gap, step**2) <= FAR * self.tolerance:
                     break
                 point = self.at(point.with_bias_step(), False, coupling=True)
             parameters, exact = point.with_bias_step(), False
@@ -297,7 +297,7 @@ class EntryRun:
         for _ in range(BIAS_STEPS):
             if not exact:
                 point = self.metric.exactly(parameters)
-            proof = certificate(self.problem, point, self.l2, self.sums)
+            proof = certificate(self.problem, point, self.l2)
             if not proof.gap > self.tolerance or self.bias_gap(point) < proof.gap / 5 or point.coupling is None:
                 break
             parameters, exact = point.with_bias_step(), False
@@ -310,7 +310,8 @@ class EntryRun:
             GradientError: they differ.
         """
         proven = self.problem.at(point.parameters, coupling=True)
-        scale = self.state.sums.abs().max().item() + proven.gradient.abs().max().item()  # of the terms of a gradient
+        terms = self.problem.class_sums, proven.gradient  # which a gradient is made of
+        scale = sum(term.abs().max().item() for term in terms)
         far = (proven.gradient - point.gradient).abs().max().item()
         if far > AGREE * scale or abs(proven.loss - point.loss) > AGREE * max(proven.loss, 1.0):
             raise GradientError(f"Newton's gradient differs from the proven one by {far:.1e}, of {scale:.1e}")
@@ -324,7 +325,7 @@ class EntryRun:
                 self.metric.refresh(point, self.l2, 0, self.spread, False)
             step = self.metric.direction(gradient, self.l2)
             further = self.metric.exactly(point.parameters - step)
-            better = certificate(self.problem, further, self.l2, self.sums)
+            better = certificate(self.problem, further, self.l2)
             if not better.gradient_norm < proof.gradient_norm:
                 break
             point, proof = further, better
@@ -333,7 +334,7 @@ class EntryRun:
     def bias_gap(self, point: Point) -> float:
         if self.l2 == 0:
             return 0.0
-        return bias_part(self.problem, point, self.l2, self.sums) / self.problem.value(point, self.l2)
+        return bias_part(self.problem, point, self.l2) / self.problem.value(point, self.l2)
 
     def be_stricter(self, gap: float) -> None:
         """Asks for more before the next certificate, and from the second refusal on for products in float64."""

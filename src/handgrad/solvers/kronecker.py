@@ -49,7 +49,7 @@ def feature_gram(
     Of several processes each draws its part, among its own samples.
 
     Fewer than all are enough to precondition with, and evenly drawn ones are not: near the optimum of a small l2 most
-    samples bend nothing.
+    samples bend nothing. Where numbers have overflown it is 0.
 
     Args:
         dtype: of the product.
@@ -62,4 +62,5 @@ def feature_gram(
     index = torch.multinomial(chances, rows, generator=generator).sort().values * every if rows else torch.arange(0)
     x = problem.rows(index, dtype)
     x = x[:, :-1] if problem.free else x
-    return problem.total((x.t() @ x).double().cpu()) / max(problem.total(torch.tensor([float(rows)])).item(), 1.0)
+    gram = problem.total((x.t() @ x).double().cpu()) / max(problem.total(torch.tensor([float(rows)])).item(), 1.0)
+    return gram if gram.isfinite().all() else torch.zeros_like(gram)
