@@ -10,7 +10,7 @@ from benchmarks.harness import ROOT, Options, Table, has, machine, write
 from handgrad.cli.streams import standard_streams
 
 # Memory first, while this process has not imported torch: a child's peak counts its parent's size at the start.
-STEMS = ("memory", "startup", "functions", "training", "path", "probe", "estimator", "processes", "growth")
+STEMS = ("memory", "startup", "functions", "training", "path", "probe", "estimator", "processes", "stream", "growth")
 
 
 def main() -> None:

@@ -30,6 +30,7 @@ AXES: dict[str, Sequence[int]] = {
     "classes": (2, 10, 100, 1000),
     "values": (1, 10, 100, 1000),
 }
+LARGE = Size(1_000_000, 512, 10, 20)  # for the share of the products
 QUICK: dict[str, Sequence[int]] = {"samples": (100,), "classes": (2,), "values": (1,)}
 NAMES = {"samples": "N", "features": "D", "classes": "K", "values": "L"}
 COLUMNS = ["grows", *NAMES.values(), "processor s", "passes", "products alone, s", "whole over products", "MB"]
@@ -47,19 +48,22 @@ def run(options: Options) -> Iterator[Table]:
     base = Size(200, 8, 3, 2) if options.quick else Size()
     for axis, sizes in (QUICK if options.quick else AXES).items():
         for value in sizes:
-            size = base._replace(**{axis: value})
             print(f"  {axis} {value:,}", file=sys.stderr, flush=True)
-            table.rows.append(row(axis, size, growth_ours.solve(*size)))
+            size = base._replace(**{axis: value})
+            table.rows.append(row(NAMES[axis], size, growth_ours.solve(*size)))
             yield table
+    if not options.quick:
+        table.rows.append(row("", LARGE, growth_ours.solve(*LARGE)))
+        yield table
 
 
-def row(axis: str, size: Size, found: dict[str, Any]) -> list[object]:
+def row(grows: str, size: Size, found: dict[str, Any]) -> list[object]:
     """Returns the cells of a path."""
     if not found["gap"] <= growth_ours.TOLERANCE:
         raise RuntimeError(f"{size}: the gap is {found['gap']:.1e}")
     alone = found["products"]["cpu"]
     figures = [found["cpu"], round(found["passes"]), alone, found["cpu"] / alone, found["memory"] / MB]
-    return [NAMES[axis], *size, *figures]
+    return [grows, *size, *figures]
 
 
 def picture(tables: Mapping[str, Table], path: Path) -> None:
