@@ -8,7 +8,7 @@ from torch import Tensor
 from handgrad.functions.objective import sigmoid_bend, softmax_probabilities
 from handgrad.solvers.centred import CentredProblem, Point
 
-LARGEST, MOST_WORK, MOST_NUMBERS = 1100, 4e9, 2**26  # parameters; operations for a Hessian; numbers p_k x
+LARGEST, MOST_WORK, MOST_NUMBERS = 1100, 1e9, 2**26  # parameters; operations for a Hessian; numbers p_k x
 
 
 class NewtonMetric:
