@@ -88,7 +88,7 @@ MULTILABEL = LOGISTIC  # of several outputs: C is the sum of their losses
 
 
 CACHED, LEAST_ROWS, PARTS = 2**19, 64, 16  # numbers of a chunk, its least rows, and the parts that threads share
-BLOCK = 128  # rows of a symmetric product that are made at once
+BLOCK = 64  # rows of a symmetric product that are made at once
 HALF = (torch.float16, torch.bfloat16)
 ON_DEVICE = 2**26  # numbers of a chunk on anything but a processor: what it starts is to be worth the start
 
@@ -99,7 +99,7 @@ class DataTerm(NamedTuple):
     Attributes:
         loss: (L,).
         dweight, dbias: (L, K, D) and (L, K).
-        coupling: (L, K, K), the derivative of dbias for the bias, where it was asked for; else zeros.
+        coupling: (L, K, K), the derivative of dbias for the bias, where it was asked for; else of no number.
     """
 
     loss: Tensor
@@ -315,7 +315,8 @@ class Objective:
         assert residual is not None
         dweight, dbias = torch.zeros_like(flat, dtype=torch.float64), torch.zeros_like(bias, dtype=torch.float64)
         loss = dbias.new_zeros(len(weight))
-        bends = dbias.new_zeros(*bias.shape, bias.shape[1])  # the sum of p p'; of sigmoids that of dp/dz
+        side = bias.shape[1] if coupling else 0
+        bends = dbias.new_zeros(len(bias), side, side)  # the sum of p p'; of sigmoids that of dp/dz
         cast = weight.new_empty(0 if input.dtype == dtype else min(rows, part.stop - part.start), input.shape[1])
         for first in range(part.start, part.stop, rows):
             chunk = slice(first, min(first + rows, part.stop))
