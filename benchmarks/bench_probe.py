@@ -82,6 +82,10 @@ COLD = [
     Figure(f"50,000 x 512, unit norm, l2 = {l2:g} alone", "unit", [l2], NEWTON_CG, Target(2, 4), warm=False)
     for l2 in (1e-3, 1e-5)
 ]
+THOUSAND = [
+    Figure(f"100,000 x 512, K = 1,000, l2 = {l2:g} alone", "thousand", [l2], NEWTON_CG, Target(2), warm=False, rounds=1)
+    for l2 in (1e-4, 1e-5, 1e-6)
+]
 GLOSSES = Figure("WordNet x MiniLM, K = 45", "wordnet", WORDNET, NEWTON_CG, Target(6, 10))
 STANDARDIZED = Figure("50,000 x 512, standardized", "standardized", FULL, NEWTON_CG, Target(5, 10))
 PIXELS = Figure("MNIST pixels, 50,000 x 784", "pixels", FULL, NEWTON_CG, Target(3, 7))
@@ -153,7 +157,7 @@ Step = tuple[str, Callable[[], None]]
 
 def steps(options: Options, tables: Tables) -> Iterator[Step]:
     """Yields what is to be measured, the quick and the important first."""
-    for figure in [*SMALL, UNIT, SYNTHETIC, LIMITED, *COLD]:
+    for figure in [*SMALL, UNIT, SYNTHETIC, LIMITED, *COLD, *THOUSAND]:
         yield figure.title, partial(compare, figure, options, tables)
     yield "products", partial(products, UNIT, options, tables)
     yield "memory", partial(memory, tables, 1_000_000, 512)

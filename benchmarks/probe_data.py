@@ -227,6 +227,7 @@ SETS: dict[str, Callable[[], Arrays]] = {
     "wordnet": _wordnet,
     "synthetic": _synthetic,
     "many": partial(_synthetic, 100_000),
+    "thousand": partial(_synthetic, 100_000, classes=1000),
     "pixels": _pixels,
     **{name: partial(_bundled, name) for name in ("wine", "breast_cancer", "digits")},
     "unit_few": partial(_few, "unit"),
