@@ -19,6 +19,7 @@ from handgrad.cli.command_line import command_line
 from handgrad.cli.configuration import CONF
 from handgrad.data.mnist_files import prepare
 from handgrad.runs.folder import RunFolder
+from handgrad.runs.signals import stopping
 
 DATA = CONF.parent / "data"
 
@@ -61,6 +62,12 @@ def extracted() -> None:
 def one_thread() -> None:
     """Tests share two cores with one another's processes; and results do not depend on how many there are."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def own_signals(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A watch on other processes may give the main thread a signal: that of a program, not of the tests."""
+    monkeypatch.setattr(stopping, "installed", False)
 
 
 @pytest.fixture

@@ -81,13 +81,14 @@ def test_a_pod_runs_one_of_the_jobs():
     assert said == "python train.py task=softmax seed=3 hydra.run.dir=outputs/seed3\n"
 
 
-def test_rays_tasks_run_each_its_command(monkeypatch, tmp_path):
+@pytest.mark.parametrize("code", [1, -9])
+def test_rays_tasks_run_each_its_command(code, monkeypatch, tmp_path):
     """Ray stands for itself by what the example uses of it: a task is a call."""
     ran = []
 
     def run(command: list[str], cwd: str, check: bool) -> SimpleNamespace:
         ran.append(command)
-        return SimpleNamespace(returncode=1 if "seed=2" in command else 0)
+        return SimpleNamespace(returncode=code if "seed=2" in command else 0)
 
     ray = SimpleNamespace(
         remote=lambda **_: lambda function: SimpleNamespace(remote=function), init=lambda address: None, get=list

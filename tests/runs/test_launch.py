@@ -6,7 +6,16 @@ from handgrad.cli.configuration import check
 from handgrad.errors import InputError
 from handgrad.files import locked
 from handgrad.runs import meeting
-from handgrad.runs.launch import MEETING, RANKS, Launch, check_rank, first_host, is_first_process, launched, was_added
+from handgrad.runs.launch import (
+    MEETING,
+    RANKS,
+    Launch,
+    check_rank,
+    endangers_the_first,
+    first_host,
+    is_first_process,
+    launched,
+)
 
 OTHERS = ("WORLD_SIZE", "LOCAL_WORLD_SIZE", "NODE_RANK", "TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT")
 OTHERS += ("TORCHELASTIC_USE_AGENT_STORE",)
@@ -108,13 +117,13 @@ def test_the_first_host_of_a_list_of_slurms(nodes, first):
     assert first_host(nodes) == first
 
 
-def test_who_was_added_by_lightning(environment):
+def test_lightning_and_srun_may_kill_the_first_process_for_the_exit_code_of_another_one(environment):
     environment(LOCAL_RANK="1", NODE_RANK="0", **SEVERAL)
-    assert was_added()
+    assert endangers_the_first()
     environment(**TORCHRUN, NODE_RANK="0")
-    assert not was_added()
+    assert not endangers_the_first()
     environment(**STEP)
-    assert not was_added()
+    assert endangers_the_first()
 
 
 @pytest.mark.parametrize(
@@ -186,7 +195,7 @@ def test_a_launch_that_does_not_match_leaves_nothing(words, rank, environment, c
 def test_the_first_process_that_waits_in_vain_says_so(environment, command, tmp_path):
     environment(LOCAL_RANK="0", **SEVERAL | {"MASTER_PORT": "0"})
     ended = command("trainer.peer_timeout=1", "hydra.run.dir=outputs/run")
-    assert (ended.code, ended.err) == (1, "error: process 1 has not come in 1 s (trainer.peer_timeout)\n")
+    assert (ended.code, ended.err) == (1, "error: in 1 s (trainer.peer_timeout) these processes have not come: 1\n")
     assert not (tmp_path / "outputs/run").exists()
 
 

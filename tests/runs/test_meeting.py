@@ -49,7 +49,7 @@ def test_who_waits_in_vain_gives_up_and_says_for_what(meetings):
     with pytest.raises(InputError, match=r"^the first process has decided nothing in 0.3 s \(trainer.peer_timeout\)$"):
         meetings[1].hear("run")
     meetings[1].tell("here/1", "")
-    with pytest.raises(InputError, match=r"^process 2 has not come in 0.2 s "):
+    with pytest.raises(InputError, match=r"^in 0.2 s \(trainer.peer_timeout\) these processes have not come: 2$"):
         meetings[0].all_come("here", 0.2)
 
 

@@ -1,4 +1,5 @@
 import json
+import signal
 import threading
 import time
 from datetime import timedelta
@@ -6,7 +7,8 @@ from datetime import timedelta
 import pytest
 from torch.distributed import TCPStore
 
-from handgrad.runs.peers import DOUBT, ENDED, GRACE, LEFT, LONGEST, End, Hearing, Peers, State
+from handgrad.runs import peers
+from handgrad.runs.peers import DOUBT, ENDED, GRACE, LEFT, LONGEST, TICK, End, Hearing, Peers, State
 
 TIMEOUT, BEAT = 60.0, 1.0
 
@@ -169,7 +171,15 @@ def store():
 
 
 @pytest.fixture
-def watches(store):
+def interrupted(monkeypatch) -> list[int]:
+    """The signals that main threads were given by a watch; none is sent."""
+    numbers: list[int] = []
+    monkeypatch.setattr(peers.stopping, "interrupt", numbers.append)
+    return numbers
+
+
+@pytest.fixture
+def watches(store, interrupted):
     """Three processes of one run, in one process."""
     watches = [Watch(store, rank, 3, rank, TIMEOUT, keeper=0) for rank in range(3)]
     until(lambda: all(None not in watch.hearing.states for watch in watches))
@@ -202,7 +212,24 @@ def test_a_silent_process_ends_the_others_though_their_main_threads_wait(watches
     assert 1 in (watches[0].ended or watches[2].ended).lost
 
 
-def test_what_another_process_ended_with_ends_this_one(watches, store):
+@pytest.mark.parametrize(("told", "number"), [("x.npy: no such file", 0), ("", signal.SIGUSR1)])
+def test_who_is_busy_when_another_one_fails_may_end_in_order(told, number, watches, store, interrupted, monkeypatch):
+    """Before all have come too: its main thread is interrupted, and has time to clean up and to tell."""
+    monkeypatch.setattr(peers, "GRACE", 0.0)
+    for watch in watches:
+        watch.hearing.armed = None
+    store.set(ENDED, json.dumps([1, "b", told, number]))
+    until(lambda: len(interrupted) == 3)
+    assert interrupted == [number or signal.SIGTERM] * 3
+    watches[0].stopped.wait(3 * TICK)
+    assert watches[0].ended is None
+    monkeypatch.setattr(peers, "UNWINDING", 0.0)
+    until(lambda: all(watch.ended for watch in watches))
+    assert len(interrupted) == 3, "once"
+
+
+def test_what_another_process_ended_with_ends_this_one(watches, store, monkeypatch):
+    monkeypatch.setattr(peers.stopping, "put_off", True)  # in training, where all is saved
     store.set(ENDED, json.dumps([1, "b", "x.npy: no such file", 0]))
     until(lambda: watches[0].ended)
     assert watches[0].ended == End("process 1 on b: x.npy: no such file", failed=True)

@@ -1,6 +1,7 @@
 """What SIGTERM, SIGUSR1 and SIGINT do: raise at once, or wait for the run's next check."""
 
 import signal
+import threading
 
 import pytest
 
@@ -117,3 +118,24 @@ def test_installing_anew_forgets_the_last_signal(stopping):
 def test_no_handler_of_errors_takes_it_for_one():
     assert issubclass(Interrupted, BaseException)
     assert not issubclass(Interrupted, Exception)
+
+
+@EACH
+def test_at_the_end_of_the_program_a_signal_does_nothing(number, stopping):
+    stopping.ignore()
+    signal.raise_signal(number)
+    assert stopping.signal is None
+
+
+def test_another_thread_interrupts_the_main_one_outside_a_run_alone(stopping):
+    def interrupt() -> None:
+        thread = threading.Thread(target=stopping.interrupt, args=(signal.SIGUSR1,))
+        thread.start()
+        thread.join()
+
+    stopping.put_off = True
+    interrupt()
+    assert stopping.signal is None
+    stopping.put_off = False
+    with pytest.raises(Interrupted):
+        interrupt()

@@ -50,6 +50,7 @@ class Program:
     ) -> None:
         """Starts the program, with a ``change`` to it if there is one: see ``faults``."""
         self.told = folder / f"told{number}.txt"
+        self.told.touch()
         target = partial(child.changed_program, change) if change else child.program
         self.process = context.Process(target=target, args=(folder, words, self.told, environment))
         self.process.start()

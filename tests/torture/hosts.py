@@ -76,7 +76,10 @@ class Host:
 
     Attributes:
         name: its name for itself; address: by which the other one reaches it.
+        prefix: of every command.
     """
+
+    prefix: tuple[str, ...] = ()
 
     def __init__(self, space: str, name: str, address: str, folder: Path) -> None:
         self.space, self.name, self.address, self.folder = space, name, address, folder
@@ -90,7 +93,7 @@ class Host:
         with contextlib.ExitStack() as stack:
             out, err = (stack.enter_context(open(file, "wb")) for file in files)
             process = subprocess.Popen(
-                ["ip", "netns", "exec", self.space, *renamed],
+                ["ip", "netns", "exec", self.space, *self.prefix, *renamed],
                 cwd=self.folder,
                 env=kept | environment,
                 stdout=out,
@@ -141,7 +144,7 @@ def two_hosts(folder: Path) -> Iterator[tuple[Host, Host]]:
         for number, name in enumerate(names, 1):
             ip("netns", "add", name)
             stack.callback(ip, "netns", "del", name)
-            hosts.append(Host(name, f"host-{name[-1]}", f"10.77.0.{number}", folder))
+            hosts.append(Host(name, f"host-{name[-1]}", f"192.168.77.{number}", folder))
             stack.callback(end, hosts[-1])
         ip("-n", names[0], "link", "add", "cable", "type", "veth", "peer", "name", "cable", "netns", names[1])
         for host in hosts:

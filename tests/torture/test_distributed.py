@@ -143,8 +143,9 @@ def test_a_killed_process_takes_the_others_with_it(victim, tmp_path):
     else:
         (second,) = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
         os.kill(int(second), signal.SIGKILL)
-    process.communicate()  # ends when no process has the pipe any more
-    assert process.returncode != 0
+    told = process.communicate()[1]  # ends when no process has the pipe any more
+    if victim == "second":
+        assert (process.returncode, len(errors(told))) == (1, 1), told
     assert group_members(process.pid) == {}
 
 
@@ -331,7 +332,9 @@ def test_sigusr1_under_slurm_requeues_and_the_job_goes_on(tasks, rank, start, tm
     programs[0].wait_until(lambda: "Training from update 1 of" in programs[0].told.read_text())
     os.kill(programs[rank].process.pid, signal.SIGUSR1)
     ended = [program.end() for program in programs]
-    assert [code for code, _ in ended] == [128 + signal.SIGUSR1] * tasks, ended
+    assert [code for code, _ in ended] == [128 + signal.SIGUSR1, *[0] * (tasks - 1)], (
+        ended
+    )  # for srun may kill by those
     assert ended[0][1].endswith(f"The job is requeued: scontrol requeue {job}\n")
     assert [told for _, told in ended[1:]] == [""] * (tasks - 1)
     assert asked.read_text() == f"requeue {job}\n"

@@ -35,7 +35,7 @@ from handgrad.cli.streams import standard_streams, terminal_width
 from handgrad.cli.together import folder_of_first, part
 from handgrad.errors import InputError, nearest
 from handgrad.runs.folder import LAST, WORDS, RunFolder, latest_run
-from handgrad.runs.launch import check_rank, is_first_process, launched, was_added
+from handgrad.runs.launch import check_rank, endangers_the_first, is_first_process, launched
 from handgrad.runs.overrides import MOST_RUNS, parsed, quoted, values_of
 from handgrad.runs.requeue import requeued
 from handgrad.runs.signals import Interrupted, stopping
@@ -92,6 +92,7 @@ def reported() -> Iterator[Stopped | None]:
     logging.raiseExceptions = False  # a line that a full disk keeps out of train.log is no second error
     failures.clear()
     stopping.install()
+    given = sys.argv[1:]
     of_the_run = False  # whether this is one of the processes of a run, of which the first one speaks
     try:
         check_rank()
@@ -107,9 +108,9 @@ def reported() -> Iterator[Stopped | None]:
         yield stopped
     except (Interrupted, SystemExit) as stop:
         if isinstance(stop, Interrupted):
-            end_stopped(stop)
+            end_stopped(stop, given)
         if stopping.signal is not None:
-            end_stopped(Interrupted(stopping.signal))  # Lightning's own SystemExit
+            end_stopped(Interrupted(stopping.signal), given)  # Lightning's own SystemExit
         part(failures[-1] if failures else "")
         raise
     except Exception as error:
@@ -125,18 +126,22 @@ def reported() -> Iterator[Stopped | None]:
         sys.exit(1)
 
 
-def end_stopped(stop: Interrupted) -> NoReturn:
-    """Ends the program after a signal: the first process tells, and asks SLURM for another start where it is to."""
+def end_stopped(stop: Interrupted, given: Sequence[str]) -> NoReturn:
+    """Ends the program after a signal: the first process tells, and asks SLURM for another start where it is to.
+
+    Args:
+        given: the words of the command line.
+    """
     if line := part(number=stop.number):  # the launcher's signal came because of it
         if is_first_process():
             print(f"error: {line}", file=sys.stderr)
         sys.exit(1)
     if is_first_process():
         tell_stopped(stop)
-        if told := requeued(stop.number, sys.argv[1:]):
+        if told := requeued(stop.number, given):
             print(told, file=sys.stderr)
-    elif was_added():
-        sys.exit(0)  # else Lightning would kill the first process, which tells and ends by itself
+    elif endangers_the_first():
+        sys.exit(0)  # it tells, and ends by itself
     sys.exit(128 + stop.number)
 
 

@@ -12,13 +12,14 @@ from omegaconf import DictConfig, OmegaConf
 
 from handgrad.cli.configuration import CONF, processes_of
 from handgrad.errors import InputError
-from handgrad.runs.folder import LAST, RunFolder
+from handgrad.runs.folder import RunFolder
 from handgrad.runs.launch import launched
+from handgrad.runs.signals import stopping
 
 if TYPE_CHECKING:
     from handgrad.runs.meeting import Meeting
 
-NEW, SAVED, FINISHED = "new", "saved", "finished"  # what a folder holds
+NEW, SAVED, FINISHED = "no run", "a run that can go on", "a finished run"  # what a folder holds
 LAST_WORDS = 10.0  # seconds in which a process that is refused before it has met the others tries to meet them
 
 
@@ -69,9 +70,12 @@ def begin(run: RunFolder, cfg: DictConfig) -> bool:
     if meeting and meeting.launch.rank > 0:
         of_first = json.loads(meeting.hear("run"))[1]
         meeting.watch()
-        if of_first == SAVED and held == NEW:
-            raise InputError(f"{RunFolder(run.path / LAST)}: missing; accepted is a folder that all hosts share")
-        return of_first != FINISHED
+        if held != of_first:
+            raise InputError(
+                f"{run}: {held} here, and {of_first} where the first process is; accepted is a folder that all hosts "
+                f"share"
+            )
+        return held != FINISHED
     if held == SAVED:
         check_same_processes(run, cfg)
     if meeting:
@@ -117,4 +121,5 @@ def part(line: str = "", number: int = 0) -> str:
     if (line or number) and found and found.processes > 1:
         with suppress(InputError):  # nobody is there to be told
             meet(found, LAST_WORDS)
+    stopping.ignore()
     return leave(line, number)

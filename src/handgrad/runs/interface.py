@@ -24,9 +24,16 @@ def interface_towards(host: str) -> str | None:
     None where there is none, or the system does not tell: of IPv6, and outside Linux.
     """
     with suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        own = own_address(host)
+        return next((name for _, name in socket.if_nameindex() if own and address(probe, name) == own), None)
+    return None
+
+
+def own_address(host: str) -> str | None:
+    """Returns the IPv4 address from which this host would send to another one; None where no way leads there."""
+    with suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         probe.connect((host, 9))  # sends nothing: the system looks up the way alone
-        own = probe.getsockname()[0]
-        return next((name for _, name in socket.if_nameindex() if address(probe, name) == own), None)
+        return probe.getsockname()[0]
     return None
 
 

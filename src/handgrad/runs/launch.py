@@ -89,6 +89,11 @@ def by_slurm(tasks: int) -> Launch:
     if len(set(re.sub(r"\(x\d+\)", "", told).split(","))) > 1:
         raise InputError(f"SLURM_STEP_TASKS_PER_NODE={told}: accepted are as many tasks on each node")
     local, rank = tasks // nodes, optional("SLURM_PROCID", 0, least=0)
+    if rank < tasks and (node := optional("SLURM_NODEID", rank // local, least=0)) != rank // local:
+        raise InputError(
+            f"SLURM_NODEID={node}: with SLURM_PROCID={rank} and {local} tasks on each node accepted is "
+            f"{rank // local}, as srun --distribution=block has it"
+        )
     attempt = "_".join(number_of(name) for name in ("SLURM_JOB_ID", "SLURM_STEP_ID", "SLURM_RESTART_COUNT"))
     return Launch("SLURM_STEP_NUM_TASKS", tasks, rank, optional("SLURM_LOCALID", rank % local, least=0), local, attempt)
 
@@ -156,9 +161,11 @@ def is_first_process() -> bool:
     return found is None or found.rank == 0
 
 
-def was_added() -> bool:
-    """Tells whether Lightning has started this process beside another one, which it would kill for its exit code."""
-    return "LOCAL_RANK" in os.environ and "NODE_RANK" in os.environ and "TORCHELASTIC_RUN_ID" not in os.environ
+def endangers_the_first() -> bool:
+    """Tells whether the first process may be killed for the exit code of this one: by Lightning, or by srun."""
+    if "LOCAL_RANK" not in os.environ:
+        return "SLURM_STEP_NUM_TASKS" in os.environ
+    return "NODE_RANK" in os.environ and "TORCHELASTIC_RUN_ID" not in os.environ
 
 
 def is_whole(text: str) -> bool:

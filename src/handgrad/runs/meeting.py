@@ -5,6 +5,7 @@ clients. The process group is made with the same store, so that one meeting serv
 and again: who waits inside torch hears of no signal, and of no other process that has ended.
 """
 
+import atexit
 import json
 import os
 import socket
@@ -17,9 +18,9 @@ import torch
 from torch.distributed import PrefixStore, Store, TCPStore
 
 from handgrad.errors import InputError
-from handgrad.runs.interface import tell_gloo
+from handgrad.runs.interface import own_address, tell_gloo
 from handgrad.runs.launch import Launch
-from handgrad.runs.peers import ENDED, Peers
+from handgrad.runs.peers import ALLOWED, ENDED, Peers, reason
 from handgrad.runs.signals import Interrupted
 
 POLL = 0.05  # seconds between two questions
@@ -49,14 +50,18 @@ class Meeting:
 
     def hear(self, name: str) -> str:
         """Waits until a process has told the value; returns it, or raises what ``wait`` does."""
-        self.wait([name], self.timeout, "the first process has decided nothing")
+        self.wait([name], self.timeout, f"the first process has decided nothing in {self.timeout:g} s{ALLOWED}")
         return self.store.get(name).decode()
 
-    def all_come(self, name: str, seconds: float) -> None:
-        """Waits until all processes have come to the point ``name``, ``seconds`` at most; raises what ``wait`` does."""
+    def all_come(self, name: str, seconds: float, setting: str = ALLOWED) -> None:
+        """Waits until all processes have come to the point ``name``, ``seconds`` at most; raises what ``wait`` does.
+
+        Args:
+            setting: what gives that time, as it is told.
+        """
         self.tell(f"{name}/{self.launch.rank}", "1")
         names = [f"{name}/{rank}" for rank in range(self.launch.processes)]
-        self.wait(names, seconds, "process {} has not come")
+        self.wait(names, seconds, f"in {seconds:g} s{setting} these processes have not come: {{}}")
 
     def wait(self, names: list[str], seconds: float, late: str) -> None:
         """Waits until all values are told.
@@ -74,7 +79,7 @@ class Meeting:
                 self.check_others()
                 if time.monotonic() >= end:
                     missing = [name.rpartition("/")[2] for name in names if not self.store.check([name])]
-                    raise InputError(f"{late.format(', '.join(missing))} in {seconds:g} s (trainer.peer_timeout)")
+                    raise InputError(late.format(", ".join(missing)))
                 time.sleep(POLL)
             self.check_others()
         except RuntimeError as error:  # torch's DistNetworkError
@@ -83,13 +88,8 @@ class Meeting:
     def check_others(self) -> None:
         """Raises an InputError where another process has failed, or Interrupted where one was told to stop."""
         if self.store.check([ENDED]):
-            line, number = self.reason(self.store.get(ENDED))
+            line, number = reason(self.store.get(ENDED))
             raise Interrupted(number) if number else InputError(line)
-
-    def reason(self, told: bytes) -> tuple[str, int]:
-        """Returns why all end: a line, which names the process unless it is the first, or a signal."""
-        rank, host, line, number = json.loads(told)
-        return (f"process {rank} on {host}: {line}" if line and rank > 0 else line), number
 
     def end(self, line: str = "", number: int = 0) -> str:
         """Leaves; where a line or a signal is given that is why all end, and it waits until they have heard of it.
@@ -102,7 +102,7 @@ class Meeting:
             if line or number:
                 why = json.dumps([rank, socket.gethostname(), line, number]).encode()
                 if (told := self.store.compare_set(ENDED, "", why.decode())) != why:
-                    before = self.reason(told)[0]
+                    before = reason(told)[0]
         linger = 0.0 if self.has_children else LINGER
         self.peers.leave(linger if line or number else self.timeout)
         return before
@@ -132,9 +132,14 @@ class Meeting:
         """
         if torch.distributed.is_initialized():
             return
-        self.all_come("ready", READING)
+        towards = self.launch.place()[0]
+        if self.launch.node_rank > 0:
+            self.tell("address", own_address(towards) or "")
+        self.all_come("ready", READING, ", longer than the fastest one read,")
         self.watch()
-        tell_gloo(self.launch.place()[0])
+        if self.launch.node_rank == 0 and self.launch.nodes > 1:  # its own name may lead to 127.0.0.1
+            towards = self.hear("address") or towards
+        tell_gloo(towards)
         torch.distributed.init_process_group(
             torch.distributed.get_default_backend_for_device(device),
             store=PrefixStore("group", self.store),
@@ -155,6 +160,7 @@ def meet(launch: Launch, timeout: float) -> Meeting:
         InputError: the first process does not answer, or its port is taken.
     """
     if not current:
+        atexit.register(leave)  # for whoever has not: the others would take it for lost
         host, port = launch.place()
         serves = launch.rank == 0 and not launch.served
         if not serves:
@@ -168,6 +174,7 @@ def serve(processes: int, timeout: float) -> Meeting:
     """Returns this process's meeting with those that Lightning is about to start on this host, which find it by the
     environment."""
     if not current:
+        atexit.register(leave)
         store = opened("127.0.0.1", 0, timeout, serves=True)
         os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(store.port)}
         launch = Launch("trainer.devices", processes, local_processes=processes)

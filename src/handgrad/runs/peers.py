@@ -25,12 +25,13 @@ from typing import NamedTuple, NoReturn
 
 from torch.distributed import Store
 
-from handgrad.runs.signals import STOPS
+from handgrad.runs.signals import stopping
 
 log = logging.getLogger(__name__)
 
 BEAT, TICK, LONGEST = 1.0, 0.25, 1.0  # seconds; a look at the clock that took longer was not this process's own time
 GRACE = 2.0  # for a process that is about to end by itself
+UNWINDING = 15.0  # for one that is told to, once another one failed: more than that lingers, see ``Meeting.end``
 DOUBT = 3.0  # after a connection was closed, until beats tell whose it was
 LAST_WORDS = 3.0  # for what is written at the end, to a store and to a terminal that may both be stuck
 NAMED = 8  # processes in a line
@@ -123,10 +124,10 @@ class Hearing:
             timeout: seconds; beat: those between two beats.
         """
         unanswered = self.clock - self.answered
+        if self.end and (self.end.failed or self.armed is not None):
+            return None if self.end.failed and self.clock - self.ended_at < GRACE else self.end
         if self.armed is None:
             return None
-        if self.end:
-            return None if self.end.failed and self.clock - self.ended_at < GRACE else self.end
         if self.closed is not None:
             return self.closed_store() if self.clock - self.closed >= GRACE else None
         if unanswered >= timeout:
@@ -193,6 +194,7 @@ class Peers:
         self.hearing = Hearing(rank, world_size, keeper)
         self.keys = [f"peers/{number}" for number in range(world_size)]
         self.to_post: End | None = None
+        self.told_to_end: float | None = None  # when the main thread was
         self.leaving = False
         self.wake, self.answered, self.stopped = threading.Event(), threading.Event(), threading.Event()
         self.threads = [
@@ -240,8 +242,7 @@ class Peers:
 
     def suspect(self) -> None:
         """Says that a connection to another process was closed: beats will tell whose, and the watch ends this one."""
-        for number in STOPS:
-            signal.signal(number, signal.SIG_IGN)  # a launcher sends it to all that are left
+        stopping.ignore()  # a launcher sends signals to all that are left
         self.hearing.suspected = self.hearing.clock
 
     def beat(self) -> None:
@@ -292,8 +293,20 @@ class Peers:
             self.hearing.tick(now - before)
             before = now
             end = self.hearing.verdict(self.timeout, self.beat_every)
-            if end and not self.leaving:
+            if end and not self.leaving and not self.unwinds(end):
                 self.end(end)
+
+    def unwinds(self, end: End) -> bool:
+        """Interrupts the main thread where another process failed; tells whether it still has time to end in order.
+
+        Not in training: there it may wait in a sum, for as long as the other one lingers, and all is saved.
+        """
+        if not end.failed or stopping.put_off:
+            return False
+        if self.told_to_end is None:
+            self.told_to_end = self.hearing.clock
+            stopping.interrupt(end.code - 128 if end.code > 128 else signal.SIGTERM)
+        return self.hearing.clock - self.told_to_end < UNWINDING
 
     def end(self, end: End) -> NoReturn:
         """Ends the process at once, whatever its other threads do; tells why where that is its part."""
@@ -310,9 +323,16 @@ class Peers:
 
 
 def ended(told: bytes) -> End:
-    """Returns what a process told the others as it ended: its rank, its host, a line, and the number of a signal."""
+    """Returns what a process told the others as it ended."""
+    line, number = reason(told)
+    return End(line or f"stopped by {signal.Signals(number).name}", failed=True, code=128 + number if number else 1)
+
+
+def reason(told: bytes) -> tuple[str, int]:
+    """Returns why all end: a line, which names the process unless it is the first, or a signal's number.
+
+    Args:
+        told: by a process as it ended: its rank, its host, a line, and the number of a signal.
+    """
     rank, host, line, number = json.loads(told)
-    line = line or f"stopped by {signal.Signals(number).name}"
-    return End(
-        line if rank == 0 else f"process {rank} on {host}: {line}", failed=True, code=128 + number if number else 1
-    )
+    return (f"process {rank} on {host}: {line}" if line and rank > 0 else line), number

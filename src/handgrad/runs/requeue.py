@@ -5,7 +5,7 @@ import signal
 import subprocess
 from collections.abc import Sequence
 
-from handgrad.runs.signals import STOPS
+from handgrad.runs.signals import stopping
 
 SECONDS = 30  # for an answer
 
@@ -17,14 +17,14 @@ def requeued(number: int, words: Sequence[str]) -> str:
     room for others again by itself. The same words have to find the same folder.
 
     Args:
-        words: of the command line.
+        words: of the command line, as SLURM will repeat them.
     """
     if "SLURM_JOB_ID" not in os.environ or number != getattr(signal, "SIGUSR1", None):
         return ""
-    if not any(word.startswith(("hydra.run.dir=", "resume=")) for word in words):
+    fixed = (word for word in words if word != "resume=latest")  # which may be another run by then
+    if not any(word.startswith(("hydra.run.dir=", "resume=")) for word in fixed):
         return "The job is not requeued: without hydra.run.dir= in the command it would begin anew"
-    for stop in STOPS:
-        signal.signal(stop, signal.SIG_IGN)  # SLURM ends the job's processes before it starts it again
+    stopping.ignore()  # SLURM ends the job's processes before it starts it again
     command = ["scontrol", "requeue", job()]
     try:
         ended = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)

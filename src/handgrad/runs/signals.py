@@ -2,6 +2,7 @@
 
 import os
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -49,6 +50,17 @@ class Stopping:
         self.put_off, self.signal, self.installed = False, None, True
         for number in STOPS:
             signal.signal(number, self.handle)
+
+    @staticmethod
+    def ignore() -> None:
+        """Lets signals do nothing from here on: the program ends, and what is left of it is not to be cut."""
+        for number in STOPS:
+            signal.signal(number, signal.SIG_IGN)
+
+    def interrupt(self, number: int) -> None:
+        """Gives the main thread a signal, from another one, unless a run is under way that looks at it by itself."""
+        if self.installed and not self.put_off and hasattr(signal, "pthread_kill"):
+            signal.pthread_kill(threading.main_thread().ident or 0, number)
 
     def take_back(self) -> None:
         """Takes SIGTERM back from Lightning, which would end a run in the middle of a check, with exit code 0."""
