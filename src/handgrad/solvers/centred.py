@@ -148,7 +148,7 @@ class CentredProblem:
             if self.sigmoids:
                 sums[:-1] += targets_by_output(target).double() @ terms
             else:  # not by index_add_, which on a device adds in any order
-                sums.index_put_((target,), terms, accumulate=True)
+                sums[:-1].index_put_((target,), terms, accumulate=True)
         return torch.cat((sums.flatten(), sums.new_ones(1))).cpu()
 
     def start(self) -> Tensor:

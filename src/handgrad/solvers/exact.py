@@ -19,9 +19,9 @@ from handgrad.solvers.quasi_newton import REFRESH, Eigen, QuasiNewtonMetric
 ENOUGH = 0.5  # of the tolerance: where an entry's own numbers, which are no proof, call for the certificate
 REFUSALS, BIAS_STEPS = 8, 3  # certificates that are asked for, and steps of the bias for each
 LEAST_RISE = 0.05  # of the gradient along a step, relative to its slope; else L-BFGS does not remember it
-FAR = 0.2  # a step of the bias squares its gap, which is taken for enough below that many tolerances
+FAR = 0.2  # a step of the bias about squares its gap: below that many tolerances it is taken for enough
 CLOSE = 1e3  # times the tolerance: the last iterations, of which one may be followed by a step of the bias
-NEXT = 10.0  # the same where the coupling, of more outputs than features, costs as much as the rest of a pass
+NEXT = 10.0  # the same where the coupling, of more outputs than features, costs about half a pass or more
 RESTS = 4.0  # times gap / the gap before it is what a step by the Hessian before it leaves of the gap
 AGREE = 1e-8  # as far as two evaluations in float64 may differ, relative to their terms
 PATIENCE = 25  # iterations in float32 without a gap that is smaller by a third; then rounding is what is left
