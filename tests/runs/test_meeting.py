@@ -3,6 +3,7 @@
 import os
 import signal
 import threading
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -75,6 +76,17 @@ def test_the_first_ones_error_is_told_as_it_is(meetings):
     meetings[0].end("outputs/x: a run is under way there")
     with pytest.raises(InputError, match=r"^outputs/x: a run is under way there$"):
         meetings[2].all_come("ready", 1)
+
+
+@pytest.mark.parametrize(("code", "how"), [(-9, "SIGKILL"), (3, "exit code 3")])
+def test_a_process_that_died_before_it_was_ready_is_told_by_the_one_that_started_it(code, how, meetings):
+    """Lightning would kill that one a few seconds later, without a word."""
+    meetings[0].children = [SimpleNamespace(poll=lambda: None), SimpleNamespace(poll=lambda: code)]
+    with pytest.raises(InputError, match=rf"^process 2 ended before it was ready, by {how}$"):
+        meetings[0].all_come("ready", 60)
+    meetings[1].end("data.npy: no such file")
+    with pytest.raises(InputError, match=r"data.npy: no such file$"):
+        meetings[0].all_come("ready", 60)
 
 
 def test_a_signal_to_one_stops_all(meetings):

@@ -8,10 +8,13 @@ and again: who waits inside torch hears of no signal, and of no other process th
 import atexit
 import json
 import os
+import signal
 import socket
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from datetime import timedelta
+from subprocess import Popen
 from typing import NoReturn
 
 import torch
@@ -41,6 +44,7 @@ class Meeting:
 
     def __init__(self, launch: Launch, store: Store, timeout: float, has_children: bool = False) -> None:
         self.launch, self.store, self.timeout, self.has_children = launch, store, timeout, has_children
+        self.children: Sequence[Popen] = ()  # from rank 1 on, once they are started
         keeper = None if launch.served else 0
         self.peers = Peers(store, launch.rank, launch.processes, launch.node_rank, timeout, keeper)
 
@@ -87,9 +91,14 @@ class Meeting:
 
     def check_others(self) -> None:
         """Raises an InputError where another process has failed, or Interrupted where one was told to stop."""
+        codes = [child.poll() for child in self.children]
         if self.store.check([ENDED]):
             line, number = reason(self.store.get(ENDED))
             raise Interrupted(number) if number else InputError(line)
+        for rank, code in enumerate(codes, 1):
+            if code:  # it told nobody
+                how = f"exit code {code}" if code > 0 else signal.Signals(-code).name
+                raise InputError(f"process {rank} ended before it was ready, by {how}")
 
     def end(self, line: str = "", number: int = 0) -> str:
         """Leaves; where a line or a signal is given that is why all end, and it waits until they have heard of it.

@@ -127,7 +127,9 @@ class Together(DDPStrategy):
     def setup_distributed(self) -> None:
         found = launched()  # Lightning has set the variables for those that it has started, and for this one
         assert found is not None
-        meet(found, self.peer_timeout).connect(self.root_device)
+        meeting = meet(found, self.peer_timeout)
+        meeting.children = getattr(self.launcher, "procs", ())
+        meeting.connect(self.root_device)
         super().setup_distributed()
 
     def barrier(self, *args: Any, **kwargs: Any) -> None:
