@@ -351,7 +351,7 @@ def test_a_sweep_with_a_value_of_a_wrong_type_is_refused_before_it_starts(comman
     assert not (tmp_path / "outputs/sweep").exists()
 
 
-@pytest.mark.parametrize("launcher", [pytest.param((), marks=pytest.mark.torture), JOBLIB], ids=["", "joblib"])
+@pytest.mark.parametrize("launcher", [(), pytest.param(JOBLIB, marks=pytest.mark.torture)], ids=["", "joblib"])
 def test_failed_in_a_sweeps_table_is_never_exit_0(launcher, command, tmp_path):
     words = ("-m", "experiment=report_logistic", "seed=0,1", "epochs=1", "callbacks.checkpoint=null", "logger=none")
     words += ("hydra.sweep.dir=outputs/sweep", *launcher)
