@@ -6,6 +6,7 @@ import sys
 import time
 from pathlib import Path
 
+from benchmarks import harness
 from benchmarks.harness import ROOT, Options, Table, has, machine, write
 from handgrad.cli.streams import standard_streams
 
@@ -17,13 +18,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Peers and this project side by side.")
     parser.add_argument("--quick", action="store_true", help="tiny, in seconds: shows that it runs, not how fast")
     parser.add_argument("--only", choices=STEMS, action="append", help="this one only; may be given several times")
-    parser.add_argument("--rounds", type=int, help="recorded rounds (default: 5, quick: 2)")
+    parser.add_argument("--rounds", type=int, help="recorded rounds (default: 5, quick: 1)")
     parser.add_argument("--out", type=Path, default=ROOT / "outputs" / "bench", help="folder of the tables")
     arguments = parser.parse_args()
-    rounds = arguments.rounds if arguments.rounds is not None else 2 if arguments.quick else 5
+    rounds = arguments.rounds if arguments.rounds is not None else 1 if arguments.quick else 5
     if rounds < 1:
         parser.error(f"--rounds {rounds}: accepted is a whole number >= 1")
     options = Options(quick=arguments.quick, rounds=rounds, warmup=0 if arguments.quick else 1)
+    harness.OWN_PROCESSES = not arguments.quick
     facts = machine()
     for stem in STEMS:
         if arguments.only is None or stem in arguments.only:

@@ -5,7 +5,6 @@ prints a result, both in JSON.
 """
 
 import json
-import subprocess
 import sys
 from collections.abc import Sequence
 from functools import partial
@@ -23,13 +22,7 @@ def ask(module: str, **request: Any) -> dict[str, Any]:
     Raises:
         RuntimeError: the process failed; one line.
     """
-    child = [sys.executable, "-m", f"benchmarks.{module}"]
-    pipes: dict[str, Any] = {"input": json.dumps(request), "capture_output": True, "text": True}
-    done = subprocess.run(child, cwd=harness.ROOT, env=probe_ours.environment(), **pipes)
-    if done.returncode:
-        said = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
-        raise RuntimeError(f"{module}: {said[-1]}")
-    return json.loads(done.stdout)
+    return harness.ask(module, request, probe_ours.environment(), module)
 
 
 def cross_validated(name: str, l2s: Sequence[float]) -> dict[str, Any]:

@@ -87,10 +87,15 @@ def agreement(name: str, l2s: Sequence[float], folds: int, standardize: bool) ->
     return found
 
 
+def answer(request: dict[str, Any]) -> dict[str, Any]:
+    """Returns the result of the function that ``kind`` names."""
+    functions = {"as_it_comes": as_it_comes, "agreement": agreement}
+    return functions[request["kind"]](**{name: value for name, value in request.items() if name != "kind"})
+
+
 def main() -> None:
     warnings.simplefilter("ignore")  # of fits that end at max_iter, which the gap tells
-    request = json.load(sys.stdin)
-    json.dump({"as_it_comes": as_it_comes, "agreement": agreement}[request.pop("kind")](**request), sys.stdout)
+    json.dump(answer(json.load(sys.stdin)), sys.stdout)
 
 
 if __name__ == "__main__":

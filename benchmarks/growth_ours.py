@@ -5,7 +5,6 @@ benchmarks.growth_ours`` reads a request and prints a result, both in JSON.
 """
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -29,17 +28,13 @@ def solve(samples: int, features: int, classes: int, values: int) -> dict[str, A
         ``gap``; ``memory``: bytes at most, beside what lay in memory when the solver began.
     """
     asked = {"samples": samples, "features": features, "classes": classes, "values": values}
-    child = [sys.executable, "-m", "benchmarks.growth_ours"]
-    pipes: dict[str, Any] = {"input": json.dumps(asked), "capture_output": True, "text": True}
-    done = subprocess.run(child, cwd=harness.ROOT, env=environment(), **pipes)
-    if done.returncode:
-        said = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
-        raise RuntimeError(f"{samples:,} x {features}, K = {classes}, L = {values}: {said[-1]}")
-    return json.loads(done.stdout)
+    title = f"{samples:,} x {features}, K = {classes}, L = {values}"
+    return harness.ask("growth_ours", asked, environment(), title)
 
 
-def answer(samples: int, features: int, classes: int, values: int) -> dict[str, Any]:
-    """Returns the result of ``solve``."""
+def answer(request: dict[str, int]) -> dict[str, Any]:
+    """Returns the result of ``solve`` for a request of it."""
+    samples, features, classes, values = (request[name] for name in ("samples", "features", "classes", "values"))
     torch.set_num_threads(1)
     warm()
     x, y = drawn(samples, features, classes)
@@ -86,7 +81,7 @@ def in_use(name: str = "VmRSS", reset: bool = False) -> int:
 
 
 def main() -> None:
-    json.dump(answer(**json.load(sys.stdin)), sys.stdout)
+    json.dump(answer(json.load(sys.stdin)), sys.stdout)
 
 
 if __name__ == "__main__":

@@ -6,22 +6,27 @@ Imports neither torch nor Lightning: the memory benchmark runs in a process that
 import csv
 import importlib.metadata
 import importlib.util
+import json
 import os
 import platform
 import shlex
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("torch", "torchvision", "pytorch-lightning", "hydra-core", "numpy", "scikit-learn", "tensorboard")
 DEFAULT, ONE = "default", "1"  # thread counts: what the library chooses by itself, and one
+OWN_PROCESSES = True  # with --quick one process answers all: its imports take longer than anything that is asked
 
 
 @dataclass(frozen=True)
@@ -96,6 +101,29 @@ def timed(function: Callable[[], object], count: int = 1) -> float:
     for _ in range(count):
         function()
     return (time.perf_counter() - start) / count
+
+
+def ask(module: str, request: dict[str, Any], environment: dict[str, str], title: str) -> dict[str, Any]:
+    """Returns what a module of this folder answers to a request, in a process of its own.
+
+    Args:
+        environment: the process's variables.
+        title: says in a message what failed.
+
+    Raises:
+        RuntimeError: the process failed; one line.
+    """
+    if not OWN_PROCESSES:
+        with threads(ONE), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return json.loads(json.dumps(importlib.import_module(f"benchmarks.{module}").answer(request)))
+    child = [sys.executable, "-m", f"benchmarks.{module}"]
+    pipes: dict[str, Any] = {"input": json.dumps(request), "capture_output": True, "text": True}
+    done = subprocess.run(child, cwd=ROOT, env=environment, **pipes)
+    if done.returncode:
+        said = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
+        raise RuntimeError(f"{title}: {said[-1]}")
+    return json.loads(done.stdout)
 
 
 def has(module: str) -> bool:

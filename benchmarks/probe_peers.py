@@ -14,7 +14,6 @@ in JSON.
 
 import json
 import os
-import subprocess
 import sys
 import time
 import warnings
@@ -80,13 +79,7 @@ def path_seconds(
     request = {"x": str(x), "y": str(y), "l2s": list(l2s), "references": list(references), "solver": solver}
     request |= {"budget_s": budget_s, "warm": warm, "iterations": None if iterations is None else list(iterations)}
     environment = {key: value for key, value in os.environ.items() if key not in UNSET}
-    child = [sys.executable, "-m", "benchmarks.probe_peers"]
-    pipes: dict[str, Any] = {"input": json.dumps(request), "capture_output": True, "text": True}
-    done = subprocess.run(child, cwd=harness.ROOT, env=environment, **pipes)
-    if done.returncode:
-        said = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
-        raise RuntimeError(f"scikit-learn {solver} on {name}: {said[-1]}")
-    return {"name": name, **json.loads(done.stdout)}
+    return {"name": name, **harness.ask("probe_peers", request, environment, f"scikit-learn {solver} on {name}")}
 
 
 @dataclass(frozen=True)

@@ -48,8 +48,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         fixtures = set(getattr(item, "fixturenames", ()))
         if SLOW & fixtures:
             item.add_marker("slow")
-        if {"run", "server"} & fixtures:
-            item.add_marker("no_cover")  # coverage makes long trainings half as long again, and others cover the same
+        if {"run", "server", "fresh_compiler"} & fixtures or item.path.parent.name == "torture":
+            item.add_marker("no_cover")  # coverage makes these half as long again or twice, and others cover the same
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -131,8 +131,13 @@ class Ended(NamedTuple):
 
 
 @pytest.fixture
-def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd) -> Iterator[Callable[..., Ended]]:
-    """Runs ``python train.py`` with the given words in an empty folder that has only the data."""
+def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd, request) -> Iterator[Callable[..., Ended]]:
+    """Runs ``python train.py`` with the given words in an empty folder that has only the data.
+
+    Its runs draw no figures, a third of a second each, but in tests with the marker ``draws``.
+    """
+    if not request.node.get_closest_marker("draws"):
+        monkeypatch.setattr("handgrad.callbacks.figures.pictures", lambda *_: {})
     monkeypatch.chdir(tmp_path)
     (tmp_path / "data").symlink_to(DATA)
 

@@ -1,7 +1,5 @@
 """LinearProbe is a scikit-learn classifier, and its optimum is LogisticRegression's."""
 
-import subprocess
-import sys
 import warnings
 
 import joblib
@@ -428,9 +426,3 @@ def test_a_file_is_no_run(tmp_path):
     (tmp_path / "notes.md").touch()
     with pytest.raises(ValueError, match=r"notes.md: a file; accepted is the folder of a finished run"):
         load(tmp_path / "notes.md")
-
-
-@pytest.mark.slow
-def test_neither_lightning_nor_hydra_is_loaded():
-    code = "import handgrad, sys; handgrad.LinearProbe; print({'pytorch_lightning', 'hydra'} & {*sys.modules})"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "set()"

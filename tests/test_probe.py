@@ -208,6 +208,7 @@ def test_mnist_ends_at_the_optimum_of_the_courses_objective(run):
         assert row["objective"] == pytest.approx(J, rel=1e-9)
 
 
+@pytest.mark.draws
 def test_the_choice_is_refitted_told_and_drawn(command, features, tmp_path):
     words = [*EXACT, features, f"data.test={tmp_path}/test.npz", f"l2={L2}", "hydra.run.dir=outputs/probe"]
     words += ["select.metric=mean_per_class", "select.rule=one_standard_error", "select.refit=true"]

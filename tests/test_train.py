@@ -18,6 +18,13 @@ REFERENCE = {
     "experiment=course_logistic": [(0, 1550, 0.06509, 0.06522, 0.97927, 0.97894, 5.3326)],
     "experiment=course_logistic_early_stopping": [(0, 882, 0.07196, 0.06657, 0.97702, 0.97698, 3.7674)],
     "experiment=course_logistic epochs=500": [(0, 15500, 0.03648, 0.07399, 0.98851, 0.97649, 35.893)],
+    "experiment=course_l2 data.shuffle=false epochs=2": [
+        (0, 312, 0.55377, 0.53524, 0.86610, 0.8714, 3.5092),
+        (0.002, 312, 0.55491, 0.53636, 0.86595, 0.8713, 3.4908),
+        (0.02, 312, 0.56524, 0.54655, 0.86570, 0.8706, 3.3320),
+        (0.2, 312, 0.67125, 0.65130, 0.85670, 0.8647, 2.2160),
+        (2, 312, 1.32196, 1.30262, 0.79075, 0.8100, 0.36257),
+    ],
     "experiment=course_l2 data.shuffle=false": [
         (0, 7800, 0.28136, 0.29863, 0.92225, 0.9143, 23.968),
         (0.002, 7800, 0.28748, 0.30221, 0.92045, 0.9144, 21.366),
@@ -28,7 +35,12 @@ REFERENCE = {
 }
 
 
-@pytest.mark.parametrize("words", REFERENCE)
+LONG = ("experiment=course_logistic epochs=500", "experiment=course_l2 data.shuffle=false")
+
+
+@pytest.mark.parametrize(
+    "words", [pytest.param(words, marks=pytest.mark.torture if words in LONG else ()) for words in REFERENCE]
+)
 def test_reference_numbers(words, run):
     rows = results(run(*words.split(), "logger=none"))
     assert len(rows) == len(REFERENCE[words])
@@ -91,7 +103,10 @@ def test_early_stopping_numbers(run):
 def test_path_equals_separate_runs(run):
     """Stops, steps and weights: each classifier of a path is trained as if it were alone."""
     words = ("experiment=report_l2", "epochs=15", "patience=4", "optimizer.momentum=0.5", "logger=none")
-    words += ("trainer.precision=64-true",)
+    words += (
+        "data.train_size=3000",
+        "trainer.precision=64-true",
+    )
     path = results(run(*words, "l2=[0,0.2,2]", name="path"))
     assert len({row["steps"] for row in path}) > 1, "the test wants classifiers that stop at different times"
     for row in path:

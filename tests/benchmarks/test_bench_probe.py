@@ -1,5 +1,7 @@
 """The probe's benchmark judges, keeps what it searched for, and compares the same l2 values; no time is asserted."""
 
+import importlib
+import io
 import json
 import sys
 
@@ -7,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import bench_probe, probe_data, probe_ours, probe_peers, probe_train
+from benchmarks import bench_probe, harness, probe_data, probe_ours, probe_peers, probe_train
 from benchmarks.bench_probe import Figure, Tables, Target
 from benchmarks.harness import Options, Sample
 
@@ -116,6 +118,31 @@ def test_an_answer_has_the_numbers_of_each_value(folder):
     assert 1 <= sum(found["counts"].values()) <= sum(found["passes"])  # Newton's own evaluations are passes too
     assert set(found["products"]) == {"cpu", "wall"}
     assert len(found["cpu"]) == len(found["wall"]) == 3
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("module", ["estimator_ours", "estimator_peers", "growth_ours", "probe_ours", "probe_peers"])
+def test_a_process_reads_a_request_and_prints_what_it_answers(module, monkeypatch, capsys):
+    """What a process of its own does; two of them are started for real, here and in test_probe.py."""
+    module = importlib.import_module(f"benchmarks.{module}")
+    monkeypatch.setattr(module, "answer", lambda request: request["x"])
+    monkeypatch.setattr(sys, "stdin", io.StringIO('{"x": [1.5]}'))
+    module.main()
+    assert json.loads(capsys.readouterr().out) == [1.5]
+
+
+def test_where_there_are_no_processes_one_answers_all_with_one_thread_and_leaves_the_threads(monkeypatch, folder):
+    monkeypatch.setattr(harness, "OWN_PROCESSES", False)
+    monkeypatch.setattr(harness.subprocess, "run", None)
+    answer = probe_ours.answer
+    monkeypatch.setattr(probe_ours, "answer", lambda request: answer(request) | {"threads": torch.get_num_threads()})
+    torch.set_num_threads(2)
+    try:
+        found = probe_ours.solve("blobs", FIGURE.l2s)
+        assert (found["threads"], torch.get_num_threads()) == (1, 2)
+    finally:
+        torch.set_num_threads(1)
+    assert max(found["gap"]) <= 1e-6
 
 
 def test_a_large_set_is_written_in_chunks(folder):

@@ -164,6 +164,7 @@ BAD = [
 ]
 
 
+@pytest.mark.no_cover
 @pytest.mark.parametrize(("words", "line"), BAD, ids=[words for words, _ in BAD])
 def test_bad_input_is_one_line(words, line, command, tmp_path):
     ended = command(*words.split(" "))
@@ -266,7 +267,8 @@ JOBLIB = ("hydra/launcher=joblib", "hydra.launcher.n_jobs=1")
 @pytest.mark.parametrize(
     ("swept", "folders", "launcher"),
     [
-        (("threads=1,2",), ["threads=1", "threads=2"], JOBLIB),
+        (("threads=1,2",), ["threads=1", "threads=2"], ()),
+        pytest.param(("threads=1,2",), ["threads=1", "threads=2"], JOBLIB, marks=pytest.mark.torture),
         (("threads=1",), ["threads=1"], ()),
         (("logger=none,tensorboard",), ["logger=none", "logger=tensorboard"], ()),
     ],
@@ -351,7 +353,7 @@ def test_a_sweep_with_a_value_of_a_wrong_type_is_refused_before_it_starts(comman
     assert not (tmp_path / "outputs/sweep").exists()
 
 
-@pytest.mark.parametrize("launcher", [pytest.param((), marks=pytest.mark.torture), JOBLIB], ids=["", "joblib"])
+@pytest.mark.parametrize("launcher", [(), pytest.param(JOBLIB, marks=pytest.mark.torture)], ids=["", "joblib"])
 def test_failed_in_a_sweeps_table_is_never_exit_0(launcher, command, tmp_path):
     words = ("-m", "experiment=report_logistic", "seed=0,1", "epochs=1", "callbacks.checkpoint=null", "logger=none")
     words += ("hydra.sweep.dir=outputs/sweep", *launcher)
@@ -468,6 +470,7 @@ def test_a_sweep_that_cannot_be_summed_up_has_failed(command, monkeypatch):
     assert "error: sweep.png: cannot be read or written (No space left on device)" in ended.err
 
 
+@pytest.mark.draws
 def test_a_callback_can_be_switched_off(command, tmp_path):
     words = ("experiment=report_logistic", "epochs=1", "callbacks.weight_images=null", "callbacks.figures=null")
     assert command(*words, "hydra.run.dir=outputs/mine").code == 0

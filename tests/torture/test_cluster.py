@@ -122,20 +122,22 @@ def alone(run) -> Callable[..., dict[str, str]]:
 
 
 @pytest.mark.slow
-def test_a_job_makes_room_and_the_sweep_is_stopped_and_goes_on(tmp_path, begin, alone):
+@pytest.mark.parametrize("stopped", [False, pytest.param(True, marks=pytest.mark.torture)])
+def test_a_job_makes_room_and_the_sweep_may_be_stopped_and_goes_on(stopped, tmp_path, begin, alone):
     (tmp_path / "numpy.py").write_text("raise SystemExit('a module of the current folder')")
     sweep = begin("-m", *WORDS, "l2=0,-1", *LOCAL, "hydra.sweep.dir=outputs/sweep")
     sweep.until_saved("0")
     sweep.preempt("0", lambda process: os.kill(process, PREEMPTION))
-    told = sweep.stop()
-    assert {*LOCAL} <= set(resume_command(told))
-    again = begin(*resume_command(told))
-    code, told = again.end()
+    if stopped:
+        told = sweep.stop()
+        assert {*LOCAL} <= set(resume_command(told))
+        sweep = begin(*resume_command(told))
+    code, told = sweep.end()
     assert code == 1, told
     (named,) = failed(told)
     assert "l2=-1: accepted is a number >= 0" in named
-    assert len(begun(again.run("0"))) == 3
-    assert again.digests() == alone("0")
+    assert len(begun(sweep.run("0"))) == (3 if stopped else 2)
+    assert sweep.digests() == alone("0")
 
 
 @pytest.mark.torture

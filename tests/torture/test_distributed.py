@@ -37,7 +37,7 @@ def long_form(*cases: tuple) -> list:
 
 EXACT = ("data.train_size=4000", "optimizer=exact", "optimizer.tolerance=1e-12", "l2=[0.2,2]", "threads=1")
 EXACT += ("callbacks.figures=null", "logger=none")
-ONE_OF_EACH = [(1, signal.SIGTERM), *long_form((0, signal.SIGTERM), (0, signal.SIGUSR1), (1, signal.SIGUSR1))]
+ONE_OF_EACH = [(rank, number) for rank in (0, 1) for number in (signal.SIGTERM, signal.SIGUSR1)]
 SLURM_TASKS = [(2, 1), *long_form((1, 0), (2, 0), (3, 2))]
 
 
@@ -241,6 +241,7 @@ def assert_same_weights(several: Path, one: Path, ending: str = "") -> None:
             assert (found[key] - expected[key]).abs().max() < 1e-6, key
 
 
+@pytest.mark.torture
 @pytest.mark.parametrize(("rank", "number"), ONE_OF_EACH)
 def test_a_signal_to_any_worker_saves_all_and_the_restart_goes_on(rank, number, command, tmp_path, unbroken):
     """torchrun starts the very same command again, which goes on by itself, bit for bit."""

@@ -57,6 +57,7 @@ ADAM = ("optimizer=adam", "lr=0.0005")
 @pytest.mark.parametrize(("optimizer", "threads"), [((), 1), ((), 3), (ADAM, 2)])
 def test_ahead_gives_the_bits_of_the_plain_loop(optimizer, threads, run, plain, valid):
     words = [word for word in WORDS if not (optimizer and word.startswith(("optimizer", "lr")))]
+    words.append("data.train_size=6000")
     expected = plain(*words, *optimizer, name="plain")
     assert not valid
     found = run(*words, *optimizer, f"threads={threads}", name="found")
@@ -72,7 +73,7 @@ def test_the_parts_of_a_path_train_what_the_whole_does(run, plain, monkeypatch):
     monkeypatch.setattr("handgrad.training.pipeline.OUTPUTS_OF_A_PART", 20)  # two classifiers and one
     for name, optimizer in (("sgd", ()), ("adam", ("optimizer=adam", "lr=0.0005"))):
         words = [word for word in WORDS if not (optimizer and word.startswith(("optimizer", "lr")))]
-        words += [*optimizer, "trainer.precision=64-true", "epochs=3", "patience=2"]
+        words += [*optimizer, "data.train_size=4000", "trainer.precision=64-true", "epochs=5", "patience=2"]
         expected, found = plain(*words, name=f"plain_{name}"), run(*words, "threads=2", name=f"parts_{name}")
         assert len({row["steps"] for row in results(found)}) > 1
         assert_same_state(run(*words, "threads=1", name=f"one_{name}"), found)
