@@ -53,10 +53,16 @@ def test_a_path_is_solved_in_the_users_order_and_proven(run, features):
     assert not {"lr", "batch_size", "epochs", "patience"} & rows[0].keys()
 
 
+def arrays(file: Path) -> dict[str, np.ndarray]:
+    """Returns what is in an archive, and closes it: else a later test is told of it."""
+    with np.load(file) as found:
+        return dict(found)
+
+
 @pytest.mark.parametrize("normalize", ["none", "center", "standardize"])
 def test_the_saved_weights_are_for_features_as_they_are_and_those_of_scikit_learn(normalize, run, features, tmp_path):
     folder = run(*EXACT, features, "l2=0.01", f"data.normalize={normalize}", f"data.val={tmp_path}/test.npz")
-    state, train = best(folder), np.load(tmp_path / "train.npz")
+    state, train = best(folder), arrays(tmp_path / "train.npz")
     x = StandardScaler().fit_transform(train["x"]) if normalize == "standardize" else train["x"]
     theirs = LogisticRegression(C=1 / (0.01 * len(x)), tol=1e-8, max_iter=1000, solver="newton-cg").fit(x, train["y"])
     logits = torch.from_numpy(train["x"]).double() @ state["weight"][0].t() + state["bias"][0]
@@ -88,7 +94,7 @@ def test_two_classes_are_scikit_learns_by_either_task(run, tmp_path):
 def test_class_weights_count(run, features, tmp_path):
     table = "{0: 1, 1: 1, 2: 1, 3: 1, 4: 1, 5: 1, 6: 1, 7: 1, 8: 1, 9: 3}"
     folder = run(*EXACT, features, "l2=0.01", f"data.class_weight={table}", f"data.val={tmp_path}/test.npz")
-    train = np.load(tmp_path / "train.npz")
+    train = arrays(tmp_path / "train.npz")
     weight = np.where(train["y"] == 9, 3.0, 1.0)
     theirs = LogisticRegression(C=1 / (0.01 * weight.sum()), tol=1e-8, max_iter=1000, solver="newton-cg")
     theirs.fit(train["x"], train["y"], sample_weight=weight)

@@ -36,7 +36,8 @@ def test_zero_weights_of_a_real_checkpoint(tmp_path):
     RunFolder(tmp_path).begin({}, ["experiment=report_softmax"], None)
     state["weight"][0, 0, 0] = 1.0  # saved before: the file holds zeros
     main(tmp_path)
-    found = np.load(tmp_path / "weights.npz")
+    with np.load(tmp_path / "weights.npz") as file:
+        found = dict(file)
     assert found["train_count"].sum() == 18_000
     assert found["val_count"].sum() == 2_000
     assert found["rounded_share"].tolist() == pytest.approx([0.90], abs=1e-15)
