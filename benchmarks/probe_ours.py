@@ -123,7 +123,7 @@ def timed(function: Callable[[], object]) -> dict[str, float]:
 
 def multiplied(x: Tensor, weight: Tensor, counts: dict[str, int]) -> Callable[[], None]:
     """Returns what makes the two matrix products of so many passes and no more, chunk by chunk as a pass does."""
-    rows = max(functions.LEAST_ROWS, functions.CACHED // max(x.shape[1], len(weight)))
+    rows = max(functions.LEAST_ROWS, functions.CACHED // max(x.shape[1], len(weight) // 2))
     data = {name: (x.to(dtype), weight.to(dtype)) for name, dtype in PRODUCTS.items() if counts[name]}
 
     def multiply() -> None:

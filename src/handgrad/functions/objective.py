@@ -279,7 +279,7 @@ class Objective:
         shares = None if sample_weight is None else torch.atleast_2d(sample_weight.double())
         place = target.device
         numbers = CACHED if place.type == "cpu" else ON_DEVICE
-        rows = max(LEAST_ROWS, numbers // max(features, bias.numel()))
+        rows = max(LEAST_ROWS, numbers // max(features, bias.numel() // 2))  # logits are not read from memory
         size = -(-samples // (PARTS * rows)) * rows  # of a part, which is a whole number of chunks
         parts = [slice(first, min(first + size, samples)) for first in range(0, samples, max(size, 1))]
         # Where a row begins decides about last bits on some processors: it is the same on all devices.
