@@ -47,22 +47,22 @@ def solve(name: str, l2s: Sequence[float], **request: Any) -> dict[str, Any]:
     Args:
         l2s: descending.
         request: ``tolerance``; ``products``: whether to time as many matrix products as it made, alone; ``save``: a
-            file for weights, biases and numbers.
+            file for weights, biases and numbers; ``threads``: 1 unless given.
 
     Returns:
         ``wall`` and ``cpu`` seconds of each l2 value, ``NUMBERS`` by name, the ``counts`` of passes by dtype, and
         ``products``, their seconds by clock.
     """
     x, y = probe_data.files(name)
-    asked = {"tolerance": TOLERANCE, "products": False, "save": None} | request
+    asked = {"tolerance": TOLERANCE, "products": False, "save": None, "threads": 1} | request
     asked |= {"x": str(x), "y": str(y), "l2s": list(l2s)}
-    return harness.ask("probe_ours", asked, environment(), f"the exact solver on {name}")
+    return harness.ask("probe_ours", asked, environment(asked["threads"]), f"the exact solver on {name}")
 
 
-def environment() -> dict[str, str]:
-    """Returns the variables for a process with one thread."""
+def environment(threads: int = 1) -> dict[str, str]:
+    """Returns the variables for a process with so many threads."""
     kept = {key: value for key, value in os.environ.items() if key not in probe_peers.UNSET}
-    return kept | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    return kept | {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
 
 
 def key(*parts: Any) -> str:
@@ -85,7 +85,7 @@ def reference(name: str, l2s: Sequence[float]) -> dict[str, list[float]]:
 
 def answer(request: dict[str, Any]) -> dict[str, Any]:
     """Returns the result of ``solve`` for a request of it."""
-    torch.set_num_threads(1)
+    torch.set_num_threads(request["threads"])
     warm()
     x, y = (torch.from_numpy(np.load(request[name])) for name in "xy")
     Counted.passes.clear()

@@ -56,6 +56,7 @@ def path_seconds(
     budget_s: float,
     warm: bool = True,
     iterations: Sequence[int] | None = None,
+    threads: int = 1,
 ) -> dict[str, Any]:
     """Returns what ``solver`` takes for the path ``l2s`` on a set of ``probe_data``, in a process of its own.
 
@@ -66,6 +67,7 @@ def path_seconds(
         solver: one of ``SOLVERS``.
         budget_s: processor seconds of the search; what it does not reach is left out of the path.
         iterations: those of an earlier result: no search.
+        threads: of the libraries that multiply.
 
     Returns:
         ``l2s`` as far as searched (``complete`` tells whether all), and for each its ``iterations``, ``wall`` and
@@ -78,6 +80,7 @@ def path_seconds(
     x, y = probe_data.files(name)
     request = {"x": str(x), "y": str(y), "l2s": list(l2s), "references": list(references), "solver": solver}
     request |= {"budget_s": budget_s, "warm": warm, "iterations": None if iterations is None else list(iterations)}
+    request["threads"] = threads
     environment = {key: value for key, value in os.environ.items() if key not in UNSET}
     return {"name": name, **harness.ask("probe_peers", request, environment, f"scikit-learn {solver} on {name}")}
 
@@ -306,8 +309,9 @@ def main() -> None:
     from threadpoolctl import threadpool_limits
 
     warnings.simplefilter("ignore")  # every fit ends at its max_iter, of which scikit-learn warns
-    with threadpool_limits(1):
-        json.dump(answer(json.load(sys.stdin)), sys.stdout)
+    request = json.load(sys.stdin)
+    with threadpool_limits(request["threads"]):
+        json.dump(answer(request), sys.stdout)
 
 
 if __name__ == "__main__":

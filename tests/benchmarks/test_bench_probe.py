@@ -4,6 +4,7 @@ import importlib
 import io
 import json
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -55,7 +56,7 @@ def test_targets_are_judged(target, cells):
 @pytest.mark.parametrize(("solved", "l2s", "notes"), [(3, "3", 0), (2, "first 2 of 3", 1), (0, "first 0 of 3", 1)])
 def test_the_same_values_are_compared(monkeypatch, solved, l2s, notes):
     monkeypatch.setattr(probe_ours, "reference", lambda name, l2s: {"objective": [1.0] * 3, "gap": [1e-9] * 3})
-    monkeypatch.setattr(probe_ours, "solve", lambda name, l2s: ours(cpu=2.0))
+    monkeypatch.setattr(probe_ours, "solve", lambda name, l2s, threads: ours(cpu=2.0))
     monkeypatch.setattr(bench_probe, "peer", lambda figure, best: theirs(solved))
     tables = Tables()
     bench_probe.compare(FIGURE, Options(quick=False, rounds=2, warmup=0), tables)
@@ -70,6 +71,20 @@ def test_the_same_values_are_compared(monkeypatch, solved, l2s, notes):
     assert tables.paths.rows[0][1:7] == [6.0, 12.0, "9", "5", 9e-7, "3 of 3"]
 
 
+def test_with_several_threads_the_clock_judges(monkeypatch):
+    """Here it says 1.5 times faster, and the processor 3."""
+    monkeypatch.setattr(probe_ours, "reference", lambda name, l2s: {"objective": [1.0] * 3, "gap": [1e-9] * 3})
+    monkeypatch.setattr(probe_ours, "solve", lambda name, l2s, threads: ours(cpu=2.0))
+    monkeypatch.setattr(bench_probe, "peer", lambda figure, best: theirs(3))
+    verdicts = []
+    for threads in (1, 2):
+        tables = Tables()
+        figure = replace(FIGURE, target=Target(2), threads=threads)
+        bench_probe.compare(figure, Options(quick=False, rounds=1, warmup=0), tables)
+        verdicts.append(tables.figures.rows[0][3])
+    assert verdicts == [True, False]
+
+
 def test_ratios_are_taken_round_by_round():
     rounds = [(ours(1.0), theirs(3)), (ours(3.0), theirs(3))]
     assert bench_probe.times_faster(rounds, 3) == [Sample((6.0, 2.0)), Sample((3.0, 1.0))]
@@ -79,7 +94,7 @@ def test_what_was_searched_for_is_kept(monkeypatch, folder):
     asked = []
 
     def path_seconds(*arguments):
-        asked.append(arguments[-1])
+        asked.append(arguments[-2])
         return theirs(3)
 
     monkeypatch.setattr(probe_peers, "path_seconds", path_seconds)
@@ -111,6 +126,7 @@ def test_an_answer_has_the_numbers_of_each_value(folder):
     threads = torch.get_num_threads()
     try:
         asked = {"x": str(x), "y": str(y), "l2s": FIGURE.l2s, "tolerance": 1e-6, "products": True, "save": None}
+        asked["threads"] = 1
         found = json.loads(json.dumps(probe_ours.answer(asked)))
     finally:
         torch.set_num_threads(threads)
@@ -126,7 +142,7 @@ def test_a_process_reads_a_request_and_prints_what_it_answers(module, monkeypatc
     """What a process of its own does; two of them are started for real, here and in test_probe.py."""
     module = importlib.import_module(f"benchmarks.{module}")
     monkeypatch.setattr(module, "answer", lambda request: request["x"])
-    monkeypatch.setattr(sys, "stdin", io.StringIO('{"x": [1.5]}'))
+    monkeypatch.setattr(sys, "stdin", io.StringIO('{"x": [1.5], "threads": 1}'))
     module.main()
     assert json.loads(capsys.readouterr().out) == [1.5]
 
