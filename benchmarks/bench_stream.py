@@ -3,7 +3,6 @@
 The page cache is warm, so that what is left is the way of a chunk from the cache to the products. One thread.
 """
 
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -12,7 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.harness import ONE, Options, Table, alternate, scratch, target_row, threads
+from benchmarks.harness import ONE, Options, Sample, Table, alternate, scratch, target_row, threads
+from benchmarks.probe_ours import timed
 from handgrad.data.rows import Rows
 from handgrad.functions.objective import SOFTMAX, Objective
 
@@ -47,7 +47,7 @@ def mapped(file: Path, seed: int, samples: int, features: int) -> Tensor:
     return torch.from_numpy(np.load(file, mmap_mode="c"))
 
 
-def ratio(rows: Rows, dtype: torch.dtype, options: Options):
+def ratio(rows: Rows, dtype: torch.dtype, options: Options) -> Sample:
     """Returns what a pass over rows on disk takes over one on the same in memory."""
     taken = alternate(
         {"in memory": one_pass(rows.in_memory(), dtype), "on disk": one_pass(rows.fleeting(), dtype)}, options
@@ -62,10 +62,4 @@ def one_pass(input: Rows | Tensor, dtype: torch.dtype) -> Callable[[], float]:
     weight = torch.randn(1, CLASSES, input.shape[1], generator=generator, dtype=torch.float64)
     objective = Objective(SOFTMAX, torch.ones(1, dtype=torch.float64))
     evaluate = partial(objective.data_term, weight, weight[:, :, 0], input, target, dtype=dtype)
-
-    def timed() -> float:
-        start = time.process_time()
-        evaluate()
-        return time.process_time() - start
-
-    return timed
+    return lambda: timed(evaluate)["cpu"]

@@ -146,6 +146,7 @@ def test_a_killed_process_takes_the_others_with_it(victim, tmp_path):
     told = process.communicate()[1]  # ends when no process has the pipe any more
     if victim == "second":
         assert (process.returncode, len(errors(told))) == (1, 1), told
+        assert re.search(r"^error: process 1 on \S+ is lost: ", errors(told)[0]), told
     assert group_members(process.pid) == {}
 
 

@@ -145,6 +145,7 @@ class Meeting:
         if self.launch.node_rank > 0:
             self.tell("address", own_address(towards) or "")
         self.all_come("ready", READING, ", longer than the fastest one read,")
+        self.children = ()  # from here on the watch finds who is lost, and says so
         self.watch()
         if self.launch.node_rank == 0 and self.launch.nodes > 1:  # its own name may lead to 127.0.0.1
             towards = self.hear("address") or towards
