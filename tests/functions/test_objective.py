@@ -413,8 +413,37 @@ def test_a_device_is_waited_for_once_however_many_chunks_there_are(name, weighte
         there = [None if t is None else t.to(DEVICE) for t in (input, target, sample_weight)]
         spread = torch.zeros(40, device=DEVICE)
         found = problem.objective.data_term(weight, bias, *there, spread=spread)
-        assert dict(device.waits) == {"_to_copy": len(found) + (there[2] is not None)}
+        assert dict(device.waits) == {"_to_copy": 1 + (there[2] is not None)}
     assert all(torch.equal(*pair) for pair in zip(found, expected, strict=True))
+
+
+@pytest.mark.parametrize("every", [1, 3])
+@pytest.mark.parametrize("seed", range(4))
+def test_the_coupling_is_that_of_the_samples_looked_at(name, every, seed, monkeypatch):
+    """Of rows that differ from chunk to chunk, in chunks and parts; its diagonal and what was seen, row by row."""
+    rows, L = 5, 2
+    monkeypatch.setattr("handgrad.functions.objective.LEAST_ROWS", rows)
+    monkeypatch.setattr("handgrad.functions.objective.CACHED", 1)
+    monkeypatch.setattr("handgrad.functions.objective.PARTS", 3)
+    problem = Problem(name, seed, N=52, L=L)
+    (x, target, s), (weight, bias) = problem.samples, problem.parameters
+    found = problem.objective.data_term(weight, bias, x, target, s, coupling=every)
+    z = torch.einsum("lki,ni->lnk", weight, x) + bias[:, None]
+    p = torch.softmax(z, 2) if name == "softmax" else torch.sigmoid(z)
+    bends = torch.diag_embed(p) - p[:, :, :, None] * p[:, :, None]
+    if name != "softmax":
+        bends = torch.diag_embed(p * (1 - p))
+    r = torch.ones(len(x), dtype=torch.float64) if s is None else s.double()
+    r, n = r / r.sum(), torch.arange(len(x))
+    few = r * (n % every == n // rows % every) if name == "softmax" else r / every
+    expected = every * torch.einsum("n,lnjk->ljk", few, bends)
+    torch.testing.assert_close(found.coupling, expected, rtol=1e-9, atol=1e-14)
+    if every > 1 or name != "softmax":
+        diagonal = torch.einsum("n,lnk->lk", r, p * (1 - p))
+        torch.testing.assert_close(found.bend, diagonal, rtol=1e-9, atol=1e-14)
+    if every > 1 and name == "softmax":
+        moments = torch.cat((x, x.square().sum(1, keepdim=True), torch.ones(len(x), 1)), 1).double()
+        torch.testing.assert_close(found.seen, (few @ moments).expand(L, -1), rtol=1e-9, atol=1e-14)
 
 
 def test_where_a_device_has_no_float64_there_is_none(name, monkeypatch):

@@ -102,5 +102,5 @@ def test_a_rare_label_has_its_step_of_the_bias():
     point = problem.at(torch.tensor([[0, 0], [0, -18]]).double(), coupling=True)
     p = torch.sigmoid(torch.tensor(-18.0).double()).item()
     assert point.bias_step.tolist() == pytest.approx([(2 / 3 - 1 / 2) * 4, (1e-8 - p) / p], rel=1e-6)
-    preconditioner = KroneckerPreconditioner(point.coupling, *torch.linalg.eigh(torch.eye(1).double()), True, 0.0)
-    assert torch.allclose(preconditioner.bias_step(point.gradient[:, -1]), -point.bias_step)
+    preconditioner = KroneckerPreconditioner(point, *torch.linalg.eigh(torch.eye(1).double()), True)
+    assert torch.allclose(preconditioner(point.gradient, 1.0)[:, -1], -point.bias_step)

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from handgrad.solvers.centred import CentredProblem
-from handgrad.solvers.certificate import certificate, certified_weights, mixed
-from handgrad.solvers.exact import Exact
+from handgrad.solvers.certificate import certificate, certified_weights, mixed, small_step
+from handgrad.solvers.exact import NUMBERS, Exact
 from tests.solvers.optima import Optimum, drawn, drawn_labels, lowest, plain_one
 
 SEEDS = range(24)
@@ -53,22 +53,26 @@ def test_it_is_the_duality_gap():
     assert proof.gap * proof.objective == pytest.approx(proof.objective - dual.item(), rel=1e-6)
 
 
-@pytest.mark.parametrize("outputs", [1, 3])
+@pytest.mark.parametrize(("outputs", "every"), [(1, 1), (3, 1), (3, 4)])
 @pytest.mark.parametrize("size", [1e-4, 1e-2, 0.3])
-def test_a_bias_that_is_not_feasible_has_a_bound_of_second_order(outputs, size):
+def test_a_bias_that_is_not_feasible_has_a_bound_of_second_order(outputs, every, size):
     """Not below the duality gap of the distribution that the proof names, and near it."""
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(300, 5, generator=generator, dtype=torch.float64)
     y = (x[:, : max(outputs, 2)] + 1.0 * torch.randn(300, max(outputs, 2), generator=generator)).argmax(1)
     problem = Optimum(x, y, None, 0.1, False, outputs)
     centred = CentredProblem(problem.objective(), x, y, None, outputs)
+    centred.every = every
     state = problem.solved(Exact(1e-12, 100))
     parameters = centred.centred(state.weight[0], state.bias[0])
     parameters[:, -1] += size * torch.linspace(-1, 1, outputs) if outputs > 1 else size
     point = centred.at(parameters, coupling=True)
     x = centred.rows(torch.arange(len(y)))
-    p, step = centred.probabilities(x @ parameters.t()), point.bias_step
+    p, step = centred.probabilities(x @ parameters.t()), small_step(point.step_of_few, outputs == 1)
     bent = p * (1 - p) * step if outputs == 1 else p * (step - (p @ step)[:, None])
+    bent[torch.arange(len(y)) % every > 0] = 0  # which take no step
+    assert bent.any() or size == 0.3
+    torch.testing.assert_close(bent.mean(0), point.moved(step))
     left = point.gradient[:, -1] + bent.mean(0)
     q = p + bent
     t = mixed(left, q.mean(0), outputs == 1)
@@ -83,7 +87,32 @@ def test_a_bias_that_is_not_feasible_has_a_bound_of_second_order(outputs, size):
     proof = certificate(centred, point, problem.l2)
     gap = proof.objective - dual
     assert gap <= proof.gap * proof.objective + 1e-14
-    assert proof.gap < 12 * size**2, "of first order it would be above that for a small one"
+    assert proof.gap < 12 * every * size**2, "of first order it would be above that for a small one"
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_of_many_classes_a_part_of_the_samples_is_enough(weighted):
+    """Its classes come in an order that a stride of the samples would not see; weights of 0 take half of them out."""
+    outputs, samples = 72, 5000
+    generator = torch.Generator().manual_seed(0)
+    y = torch.arange(samples) % outputs
+    centre = torch.randn(outputs, 8, generator=generator, dtype=torch.float64)
+    x = centre[y] + torch.randn(samples, 8, generator=generator, dtype=torch.float64)
+    weight = (torch.arange(samples) // outputs % 2).double() if weighted else None
+    problem = Optimum(x, y, weight, 1e-3, False, outputs)
+    centred = CentredProblem(problem.objective(), x, y, weight, outputs)
+    assert centred.every == 8
+    state = problem.solved(Exact(1e-6, 100))
+    (gap,) = state.numbers[:, NUMBERS.index("gap")].tolist()
+    parameters = torch.cat((state.weight[0], state.bias[0][:, None]), 1)
+    J = problem.value(parameters).item()
+    assert (J - lowest(problem, parameters)) / J <= gap <= 1e-6
+    point = centred.at(centred.centred(state.weight[0], state.bias[0]), coupling=True)
+    centred.every = 1
+    whole = centred.at(point.parameters, coupling=True)
+    torch.testing.assert_close(point.coupling.diagonal(), whole.coupling.diagonal(), rtol=1e-9, atol=0)
+    far = (torch.linalg.pinv(whole.coupling, rtol=1e-6, hermitian=True) @ (point.coupling - whole.coupling)).norm()
+    assert far < 0.5 * outputs**0.5, "a step of the bias by it would not converge"
 
 
 def test_without_penalty_there_is_none():

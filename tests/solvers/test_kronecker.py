@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import torch
 
-from handgrad.solvers.centred import CentredProblem
+from handgrad.solvers.centred import CentredProblem, Point
 from handgrad.solvers.kronecker import KroneckerPreconditioner, feature_gram
 from tests.solvers.optima import plain_one
 
@@ -19,7 +19,7 @@ def symmetric(size: int, seed: int) -> torch.Tensor:
 def test_it_divides_by_the_product_and_l2():
     A, S = symmetric(K, 0), symmetric(D, 1)
     gradient = torch.randn(K, D, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
-    found = KroneckerPreconditioner(A, *torch.linalg.eigh(S), free=False)(gradient, L2)
+    found = KroneckerPreconditioner(Point(gradient, 0.0, gradient, A), *torch.linalg.eigh(S), free=False)(gradient, L2)
     whole = torch.kron(A, S) + L2 * torch.eye(K * D, dtype=torch.float64)
     torch.testing.assert_close(found.flatten(), torch.linalg.solve(whole, gradient.flatten()))
 
@@ -29,7 +29,8 @@ def test_a_free_bias_has_no_penalty_and_flat_directions_are_left_alone():
     A = A - A.mean(0, keepdim=True)
     A = A - A.mean(1, keepdim=True)  # as softmax's: a shift of all outputs bends nothing
     gradient = torch.randn(K, D + 1, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
-    found = KroneckerPreconditioner(A, *torch.linalg.eigh(symmetric(D, 1)), free=True)(gradient, L2)
+    point = Point(gradient, 0.0, gradient, A)
+    found = KroneckerPreconditioner(point, *torch.linalg.eigh(symmetric(D, 1)), free=True)(gradient, L2)
     assert found.shape == (K, D + 1)
     torch.testing.assert_close(found[:, -1], torch.linalg.pinv(A, rtol=1e-9) @ gradient[:, -1])
 

@@ -100,12 +100,17 @@ class DataTerm(NamedTuple):
         loss: (L,).
         dweight, dbias: (L, K, D) and (L, K).
         coupling: (L, K, K), the derivative of dbias for the bias, where it was asked for; else of no number.
+        bend: (L, K), the diagonal of coupling, from all samples where coupling is from a part; else of no number.
+        seen: (L, D + 2), sums of ``r x``, ``r |x|^2`` and r over the samples of the part, with r[n] as in the mean of
+            all; where there is no part, of no number.
     """
 
     loss: Tensor
     dweight: Tensor
     dbias: Tensor
     coupling: Tensor
+    bend: Tensor
+    seen: Tensor
 
 
 class Chunk(NamedTuple):
@@ -231,7 +236,7 @@ class Objective:
             torch.zeros_like(bias),
         )
         if self.total is not None:
-            dweight, dbias, loss = self._over_processes(dweight.to(at_least_float32(weight)), dbias, loss)
+            dweight, dbias, loss = _at_once(self.total, (dweight.to(at_least_float32(weight)), dbias, loss))
         dweight, dbias = dweight.to(weight.dtype), dbias.to(bias.dtype)
         self._add_penalty_gradient(dweight, dbias, weight, bias, active)
         return loss, dweight, dbias
@@ -260,7 +265,7 @@ class Objective:
         *,
         dtype: torch.dtype = torch.float64,
         spread: Tensor | None = None,
-        coupling: bool = False,
+        coupling: int = 0,
     ) -> DataTerm:
         """Returns C and its gradient over all samples, by one pass over them: two products, and one softmax between.
 
@@ -273,7 +278,7 @@ class Objective:
             dtype: of the products.
             spread: (N,), takes ``1 - sum_k p^2`` of each sample, of sigmoids ``2 sum_k p (1 - p)``: how much the sample
                 bends the loss; for one classifier.
-            coupling: whether to return it.
+            coupling: of how many samples one is looked at for it, and counts for them all; 0: not asked for.
         """
         samples, features = input.shape
         shares = None if sample_weight is None else torch.atleast_2d(sample_weight.double())
@@ -287,14 +292,15 @@ class Objective:
         part = partial(self._data_term_of_part, *there, input, target, shares, spread, coupling, rows)
         found = map(part, parts) if self.run is None else self.run([partial(part, rows) for rows in parts])
         sums = list(_added_up(found) or ())
-        if coupling and not self.loss.sigmoids:  # dp/dz = diag(p) - p p': p p' are added up, and p is dbias + y
-            count = partial(torch.bincount, target, minlength=bias.shape[1])
-            y = count()[None] if shares is None else torch.stack([count(own) for own in shares])
-            sums[-1] = torch.diag_embed(sums[2] + y) - sums[-1].triu() - sums[-1].triu(1).transpose(1, 2)
-        sums = [term.cpu() for term in sums]  # here, and not before, a device is waited for
+        if coupling and self.loss.sigmoids:
+            sums[3] = torch.diag_embed(sums[4])
+        elif coupling:  # dp/dz = diag(p) - p p': p p' are added up, and p is what a row of them adds up to
+            products = sums[3].triu() + sums[3].triu(1).transpose(1, 2)
+            sums[3] = coupling * (torch.diag_embed(products.sum(2)) - products)
+        sums = _at_once(Tensor.cpu, sums)  # here, and not before, a device is waited for
         whole = torch.tensor([samples], dtype=torch.float64) if shares is None else shares.sum(1).cpu()
         if self.total is not None:
-            whole, sums = self.total(whole), list(self._over_processes(*sums))
+            whole, sums = self.total(whole), _at_once(self.total, sums)
         return DataTerm(*(term / whole.view(-1, *[1] * (term.dim() - 1)) for term in sums))
 
     def _data_term_of_part(
@@ -305,7 +311,7 @@ class Objective:
         target: Tensor,
         shares: Tensor | None,
         spread: Tensor | None,
-        coupling: bool,
+        coupling: int,
         rows: int,
         part: slice,
     ) -> DataTerm:
@@ -315,8 +321,11 @@ class Objective:
         assert residual is not None
         dweight, dbias = torch.zeros_like(flat, dtype=torch.float64), torch.zeros_like(bias, dtype=torch.float64)
         loss = dbias.new_zeros(len(weight))
-        side = bias.shape[1] if coupling else 0
-        bends = dbias.new_zeros(len(bias), side, side)  # the sum of p p'; of sigmoids that of dp/dz
+        side = bias.shape[1] if coupling and not self.loss.sigmoids else 0
+        products = dbias.new_zeros(len(bias), side, side)  # the sum of p p', of softmax
+        bend = dbias.new_zeros(len(bias), bias.shape[1] if coupling > 1 or (coupling and self.loss.sigmoids) else 0)
+        seen = dbias.new_zeros(len(bias), input.shape[1] + 2 if coupling > 1 and side else 0)
+        looked_at: list[Tensor] = []
         cast = weight.new_empty(0 if input.dtype == dtype else min(rows, part.stop - part.start), input.shape[1])
         for first in range(part.start, part.stop, rows):
             chunk = slice(first, min(first + rows, part.stop))
@@ -328,18 +337,28 @@ class Objective:
             share = torch.empty(0) if shares is None else shares[:, chunk]
             if spread is not None:
                 spread[chunk] = 2 * sigmoid_bend(dz[0]).sum(0) if self.loss.sigmoids else softmax_spread(dz[0], y)
-            if coupling and self.loss.sigmoids:
-                bend = sigmoid_bend(dz) if shares is None else sigmoid_bend(dz) * share.unsqueeze(1)
-                bends.diagonal(dim1=1, dim2=2).add_(bend.sum(2, dtype=torch.float64))
-            elif coupling:
-                p = softmax_probabilities(dz, y)
-                add_upper(bends, p if shares is None else p * share.unsqueeze(1).to(dtype), p)
+            if bend.numel():
+                for sums, few in zip(bend.split(BLOCK, 1), dz.split(BLOCK, 1), strict=True):
+                    size = few.abs()
+                    weighed = size if shares is None else size * share.unsqueeze(1).to(dtype)
+                    sums += weighed.sum(2) - torch.linalg.vecdot(weighed, size)
+            if side:  # in the next chunk the rows next to these, whatever the order of the samples is
+                these = slice((first // rows - first) % coupling, None, coupling)
+                p = softmax_probabilities(dz[..., these], y[these])
+                if seen.numel():
+                    terms = moments(x[these].double())
+                    seen += terms.sum(0) if shares is None else share[:, these] @ terms
+                looked_at.append(p if shares is None else p.mul_(share[:, None, these].to(dtype).sqrt()))
+                if len(looked_at) == coupling or chunk.stop == part.stop:
+                    add_upper(products, torch.cat(looked_at, 2) if coupling > 1 else p)
+                    looked_at.clear()
             if shares is not None:
                 losses, dz = losses * share, dz.mul_(share.unsqueeze(1))
             loss += losses.sum(1, dtype=torch.float64)
             dweight += dz.flatten(0, 1) @ x
-            dbias += dz.sum(2, dtype=torch.float64)
-        return DataTerm(loss, dweight.view_as(weight), dbias, bends)
+            for sums, few in zip(dbias.split(BLOCK, 1), dz.split(BLOCK, 1), strict=True):
+                sums += few.sum(2, dtype=torch.float64)
+        return DataTerm(loss, dweight.view_as(weight), dbias, products, bend, seen)
 
     @torch.no_grad()
     def hessian_vector_product(
@@ -353,7 +372,7 @@ class Objective:
         sums = _added_up(self._loss_curvature(weight, bias, v, c, chunk) for chunk in chunks)
         hv, hc = sums or (torch.zeros_like(v), torch.zeros_like(c))
         if self.total is not None:
-            hv, hc = self._over_processes(hv, hc)
+            hv, hc = _at_once(self.total, (hv, hc))
         self._add_penalty_gradient(hv, hc, v, c, torch.ones_like(self.l2, dtype=v.dtype))  # linear: its own derivative
         return hv, hc
 
@@ -405,13 +424,6 @@ class Objective:
             if count:
                 yield Chunk((1.0 if share is None else share) * count / whole, weight, chunk)
 
-    def _over_processes(self, *terms: Tensor) -> Iterator[Tensor]:
-        """Adds all terms up over the processes by one call, in the dtype of the first."""
-        assert self.total is not None
-        flat = self.total(torch.cat([term.flatten().to(terms[0].dtype) for term in terms]))
-        parts = flat.split([term.numel() for term in terms])
-        return (part.view(term.shape).to(term.dtype) for part, term in zip(parts, terms, strict=True))
-
 
 def sigmoid_bend(residual: Tensor) -> Tensor:
     """Returns dp/dz = p (1 - p) of sigmoids from p - y, of any shape; it does not cancel, since y is 0 or 1."""
@@ -425,11 +437,16 @@ def softmax_probabilities(residual: Tensor, target: Tensor) -> Tensor:
     return residual.scatter_add(1, index, residual.new_ones(index.shape))
 
 
-def add_upper(sums: Tensor, a: Tensor, b: Tensor) -> None:
-    """Adds the upper triangle of ``a b'`` to (L, K, K), block by block; a and b (L, K, n) have a symmetric product."""
-    for first in range(0, a.shape[1], BLOCK):
+def moments(input: Tensor) -> Tensor:
+    """Returns ``[x, |x|^2, 1]`` (N, D + 2) for each row of an input (N, D)."""
+    return torch.cat((input, input.square().sum(1, keepdim=True), input.new_ones(len(input), 1)), 1)
+
+
+def add_upper(sums: Tensor, p: Tensor) -> None:
+    """Adds the upper triangle of ``p p'`` to (L, K, K), block by block, for p (L, K, n)."""
+    for first in range(0, p.shape[1], BLOCK):
         rows = slice(first, first + BLOCK)
-        sums[:, rows, first:] += a[:, rows] @ b[:, first:].transpose(1, 2)
+        sums[:, rows, first:] += p[:, rows] @ p[:, first:].transpose(1, 2)
 
 
 def softmax_spread(residual: Tensor, target: Tensor) -> Tensor:
@@ -447,6 +464,13 @@ def _added_up(terms: Iterable[tuple[Tensor, ...]]) -> tuple[Tensor, ...] | None:
             for so_far, more in zip(sums, term, strict=True):
                 so_far.add_(more)
     return sums
+
+
+def _at_once(function: Callable[[Tensor], Tensor], terms: Sequence[Tensor]) -> list[Tensor]:
+    """Returns what a function does to the terms, by one call of it for all of them, in the dtype of the first."""
+    flat = function(torch.cat([term.flatten().to(terms[0].dtype) for term in terms]))
+    parts = flat.split([term.numel() for term in terms])
+    return [part.view(term.shape).to(term.dtype) for part, term in zip(parts, terms, strict=True)]
 
 
 def _like(sample_weight: Tensor | None, weight: Tensor) -> Tensor | None:

@@ -1,7 +1,7 @@
 """The objective of one classifier over a whole training set, in one matrix of parameters, on centred features."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -10,8 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from handgrad.errors import InputError
-from handgrad.functions.objective import CACHED, LEAST_ROWS, Objective, targets_by_output
+from handgrad.functions.objective import BLOCK, CACHED, LEAST_ROWS, Objective, moments, targets_by_output
 
+LIGHT, LEAST = 8, 8  # times K / D, of how many samples one is looked at for A: a 30th of a pass; of them K times that
 ROUNDED = 1e-12  # of a mean of squares, from which another number may have been taken
 FLAT = 1e-6  # share of the largest curvature below which a direction of the outputs counts as flat
 
@@ -26,6 +27,10 @@ class Point:
         gradient: of C, (K, D + 1).
         coupling: A, how the gradient for the bias changes with the bias, (K, K); None: not asked for.
         flat: the share of the largest curvature below which a direction of the outputs counts as flat.
+        every: of how many samples one was looked at for A, and counts for them all.
+        scale: (K,), by which what these gave was multiplied from both sides, so that A's diagonal is that of all.
+        spread: sum of ``r |x - m|^2`` over these; None: all were looked at.
+        exact: whether products were in float64.
     """
 
     parameters: Tensor
@@ -33,22 +38,42 @@ class Point:
     gradient: Tensor
     coupling: Tensor | None = None
     flat: float = FLAT
+    every: int = 1
+    scale: Tensor | float = 1.0
+    spread: float | None = None
+    exact: bool = True
+
+    @cached_property
+    def bends(self) -> tuple[Tensor, Tensor]:
+        """A's eigenvalues (K,) and eigenvectors (K, K)."""
+        return torch.linalg.eigh(self.coupling)
 
     @cached_property
     def bias_step(self) -> Tensor:
-        """Newton's step for the bias alone, (K,); it does not change what softmax's biases add up to.
+        """Newton's step for the bias alone, (K,); it does not change what softmax's biases add up to."""
+        step = self.bias_step_for(self.gradient[:, -1])
+        return step - step.mean() if self.flat else step
 
-        Where numbers have overflown it is 0.
-        """
+    @cached_property
+    def step_of_few(self) -> Tensor:
+        """The same where the samples that were looked at take it, and no others."""
+        return self.every * self.scale * self.bias_step_for(self.scale * self.gradient[:, -1])
+
+    def moved(self, step: Tensor) -> Tensor:
+        """Returns what the mean of p moves by, to first order, where the samples that were looked at take a step."""
+        assert self.coupling is not None
+        return self.coupling @ (step / self.scale) / self.scale / self.every
+
+    def bias_step_for(self, gradient: Tensor) -> Tensor:
+        """Returns Newton's step for a gradient of the bias, both (K,); 0 where numbers have overflown."""
         assert self.coupling is not None
         if not self.coupling.isfinite().all():
-            return torch.zeros_like(self.gradient[:, -1])
+            return torch.zeros_like(gradient)
         if not self.flat:  # sigmoids, of which none bends another
             a = self.coupling.diagonal()
-            return torch.where(a > 0, -self.gradient[:, -1] / a, 0.0)
-        a, U = torch.linalg.eigh(self.coupling)
-        step = U.t() @ self.gradient[:, -1] / a
-        return -(U @ torch.where(a > self.flat * a[-1], step, 0.0))
+            return torch.where(a > 0, -gradient / a, 0.0)
+        a, U = self.bends
+        return -(U @ torch.where(a > self.flat * a[-1], U.t() @ gradient / a, 0.0))
 
     def with_bias_step(self) -> Tensor:
         """Returns parameters whose bias went by ``bias_step``."""
@@ -82,6 +107,8 @@ class CentredProblem:
         flat: as a point has it: softmax alone has flat directions.
         weight: sum of the samples' weights.
         processes: that share the samples.
+        every: of how many samples one is looked at for a coupling: of softmax's outputs, several times as many as the
+            features, it would take longer than the gradient.
         class_shares: weighted mean of y, by output, (K,); class_sums: that of ``y (x - m)'``, (K, D).
         penalized: (D + 1,), 1 where l2 counts a column.
         passes: over the data so far.
@@ -113,16 +140,24 @@ class CentredProblem:
         self.penalized = torch.ones(input.shape[1] + 1, dtype=torch.float64)
         self.penalized[-1] = float(not self.free)
         shape = outputs + 1, input.shape[1] + 2
-        sums, processes = self.total(self._sums(*shape)).split([shape[0] * shape[1], 1])
-        self.processes, self.weight = processes.item(), sums[-1].item()
+        sums, counts = self.total(self._sums(*shape)).split([shape[0] * shape[1], 2])
+        (self.processes, samples), self.weight = counts.tolist(), sums[-1].item()
+        every = min(LIGHT * outputs // input.shape[1], int(samples) // (LEAST * outputs))
+        self.every = 1 if self.sigmoids or outputs <= BLOCK else max(every, 1)
         means = (sums / self.weight).view(shape)
         self.mean_of_all, squares = means[-1, :-2], means[-1, -2].item()
         self.mean, self.spread, self.mean_square = torch.zeros_like(self.mean_of_all), 0.0, squares + float(fit_bias)
         if self.free:
             self.mean, self.mean_square = self.mean_of_all, squares
-            self.spread = max(squares - self.mean.square().sum().item(), 0.0) + ROUNDED * squares
+            self.spread = self.spread_of(means[-1])
         self.class_shares = means[:-1, -1]
         self.class_sums = means[:-1, :-2] - torch.outer(self.class_shares, self.mean)
+
+    def spread_of(self, sums: Tensor) -> float:
+        """Returns the sum of ``r |x - m|^2`` for those of ``r x``, ``r |x|^2`` and r, (D + 2,)."""
+        x, squares, share = sums[:-2], sums[-2].item(), sums[-1].item()
+        around = squares - 2 * (x @ self.mean).item() + share * self.mean.square().sum().item()
+        return max(around, 0.0) + ROUNDED * squares
 
     def weights(self, index: Tensor | slice) -> Tensor:
         """Returns the sample weights of these samples, in float64, where the target lies."""
@@ -131,7 +166,7 @@ class CentredProblem:
         return self.sample_weight[index].double()
 
     def _sums(self, rows: int, columns: int) -> Tensor:
-        """Returns weighted sums over the samples, of an output's own in a row and of all in the last one, and a 1.
+        """Returns weighted sums over the samples, of an output's own in a row and of all in the last one; 1 and N.
 
         The columns are the features, ``|x|^2`` and 1.
         """
@@ -140,8 +175,7 @@ class CentredProblem:
         many = max(LEAST_ROWS, CACHED // columns)
         for first in range(0, len(self.target), many):
             chunk = slice(first, first + many)
-            x, target = self.input[chunk].double(), self.target[chunk]
-            terms = torch.cat((x, x.square().sum(1, keepdim=True), x.new_ones(len(x), 1)), 1)
+            terms, target = moments(self.input[chunk].double()), self.target[chunk]
             if self.sample_weight is not None:
                 terms *= self.weights(chunk).unsqueeze(1)
             sums[-1] += terms.sum(0)
@@ -149,7 +183,7 @@ class CentredProblem:
                 sums[:-1] += targets_by_output(target).double() @ terms
             else:  # not by index_add_, which on a device adds in any order
                 sums[:-1].index_put_((target,), terms, accumulate=True)
-        return torch.cat((sums.flatten(), sums.new_ones(1))).cpu()
+        return torch.cat((sums.flatten().cpu(), torch.tensor([1.0, len(self.target)])))
 
     def start(self) -> Tensor:
         """Returns W = 0 and the bias that alone fits best: the logarithms of the classes' shares (0 if it is not free).
@@ -196,11 +230,19 @@ class CentredProblem:
             weight, bias = weight.float().double(), bias.float().double()
             parameters = self.centred(weight, bias)
         data = self.input, self.target, self.sample_weight
-        term = self.objective.data_term(weight[None], bias[None], *data, dtype=dtype, spread=spread, coupling=coupling)
+        every = self.every if coupling else 0
+        term = self.objective.data_term(weight[None], bias[None], *data, dtype=dtype, spread=spread, coupling=every)
         dbias = term.dbias[0] * self.fit_bias
         gradient = torch.cat((term.dweight[0] - torch.outer(dbias, self.mean), dbias[:, None]), 1)
-        A = self.centre_outputs(term.coupling[0]) if coupling else None
-        return Point(parameters, term.loss.item(), gradient, A, self.flat)
+        point = Point(parameters, term.loss.item(), gradient, flat=self.flat, exact=dtype == torch.float64)
+        if not coupling:
+            return point
+        A = self.centre_outputs(term.coupling[0])
+        if every == 1:
+            return replace(point, coupling=A)
+        scale = torch.where(A.diagonal() > 0, (term.bend[0] / A.diagonal()).sqrt(), 1.0)
+        found = self.spread_of(term.seen[0])
+        return replace(point, coupling=scale[:, None] * A * scale, every=every, scale=scale, spread=found)
 
     def centre_outputs(self, A: Tensor) -> Tensor:
         """Takes from a coupling what rounding left of how a shift of all softmax's outputs bends the loss: nothing."""

@@ -118,8 +118,8 @@ def bias_part(problem: CentredProblem, point: Point, l2: float, enough: float = 
     if not problem.free:
         return 0.0
     part = math.inf
-    if point.coupling is not None and (step := small_step(point.bias_step, problem.sigmoids)).any():
-        moved = point.coupling @ step
+    if point.coupling is not None and (step := small_step(point.step_of_few, problem.sigmoids)).any():
+        moved = point.moved(step)
         part = part_after(moved, (moved @ step).item(), problem, point, l2)
     if part <= enough:
         return part
@@ -135,7 +135,8 @@ def part_after(moved: Tensor, divergence: float, problem: CentredProblem, point:
     t = shares.max().item()  # of several the largest, where it counts little
     if not t < 1:
         return math.inf
-    e = math.sqrt(LARGEST_BEND * divergence * problem.spread) if divergence else 0.0
+    spread = problem.spread if point.spread is None else point.spread
+    e = math.sqrt(LARGEST_BEND * divergence * spread) if divergence else 0.0
     squares = 2 * e * (G + l2 * weight).norm().item() + e**2
     if t:
         M = G + problem.class_sums

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,14 +20,22 @@ from handgrad.solvers.quasi_newton import REFRESH, Eigen, QuasiNewtonMetric
 ENOUGH = 0.5  # of the tolerance: where an entry's own numbers, which are no proof, call for the certificate
 REFUSALS, BIAS_STEPS = 8, 3  # certificates that are asked for, and steps of the bias for each
 LEAST_RISE = 0.05  # of the gradient along a step, relative to its slope; else L-BFGS does not remember it
-FAR = 0.2  # a step of the bias about squares its gap: below that many tolerances it is taken for enough
 CLOSE = 1e3  # times the tolerance: the last iterations, of which one may be followed by a step of the bias
-NEXT = 10.0  # the same where the coupling, of more outputs than features, costs about half a pass or more
+FAR = 0.2  # a step of the bias about squares its gap: below that many tolerances it is taken for enough
 RESTS = 4.0  # times gap / the gap before it is what a step by the Hessian before it leaves of the gap
+ROUGH = 5e-4  # what a step of the bias leaves of its gap at most, where A is from a part of the samples
 AGREE = 1e-8  # as far as two evaluations in float64 may differ, relative to their terms
 PATIENCE = 25  # iterations in float32 without a gap that is smaller by a third; then rounding is what is left
 NOISE = {torch.float32: 3e-8, torch.float64: 1e-10}
 NUMBERS = ("objective", "gap", "gradient_norm", "iterations", "passes")
+
+
+class Solution(NamedTuple):
+    """One of an l2: T (K, D + 1), and the passes that led to it."""
+
+    l2: float
+    parameters: Tensor
+    passes: float
 
 
 @dataclass
@@ -132,17 +141,19 @@ class Exact:
         state.point = problem.null_model()
         entry = self.following(objective, state, active)
         if past := self.past(objective, state):
-            state.point = state.metric.exactly(past[-1][1])
+            state.point = state.metric.exactly(past[-1].parameters)
         elif state.weight[entry].any():
             here = state.weight[entry].cpu(), state.bias[entry].cpu()
             state.point = state.metric.exactly(problem.centred(*here))
 
-    def past(self, objective: Objective, state: ExactState) -> list[tuple[float, Tensor]]:
-        """Returns the last three solutions with their l2, the latest last."""
+    def past(self, objective: Objective, state: ExactState) -> list[Solution]:
+        """Returns the last three solutions, the latest last."""
         assert state.problem is not None
         l2 = objective.l2.tolist()
         solved = sorted(state.solved.nonzero().flatten().tolist(), key=l2.__getitem__)[2::-1]
-        return [(l2[i], torch.cat((state.weight[i].cpu(), state.centred_bias[i, :, None]), 1)) for i in solved]
+        parameters = (torch.cat((state.weight[i].cpu(), state.centred_bias[i, :, None]), 1) for i in solved)
+        passes = state.numbers[solved, NUMBERS.index("passes")].tolist()
+        return list(map(Solution, [l2[i] for i in solved], parameters, passes))
 
     def done(self, state: ExactState) -> Tensor:
         return state.solved
@@ -158,7 +169,7 @@ class EntryRun:
     """One entry, from the solutions before it to its own.
 
     Args:
-        past: the latest solutions with their l2, the last of which ``state.point`` evaluates.
+        past: the latest solutions, the last of which ``state.point`` evaluates.
 
     Attributes:
         iterations: so far; passes: over the data.
@@ -166,7 +177,7 @@ class EntryRun:
             that of the weights alone, from products in the present precision.
     """
 
-    def __init__(self, solver: Exact, state: ExactState, l2: float, past: Sequence[tuple[float, Tensor]]) -> None:
+    def __init__(self, solver: Exact, state: ExactState, l2: float, past: Sequence[Solution]) -> None:
         assert state.problem is not None
         assert state.metric is not None
         self.problem, self.metric = state.problem, state.metric
@@ -222,10 +233,10 @@ class EntryRun:
             return candidate if better else point
         return self.at(point.parameters, gram, coupling=True) if gram else point
 
-    def at(self, parameters: Tensor, gram: bool, coupling: bool) -> Point:
+    def at(self, parameters: Tensor, gram: bool, coupling: bool, dtype: torch.dtype | None = None) -> Point:
         if isinstance(self.metric, NewtonMetric):
             return self.metric.at(parameters)
-        return self.problem.at(parameters, self.dtype, self.spread if gram else None, coupling)
+        return self.problem.at(parameters, dtype or self.dtype, self.spread if gram else None, coupling)
 
     def observe(self, point: Point, gradient: Tensor) -> float:
         """Notes where the entry is; returns an estimate of the gap, without penalty that of a quadratic J."""
@@ -249,19 +260,32 @@ class EntryRun:
         return self.dtype == torch.float32 and self.iterations - self.least_at > PATIENCE
 
     def direction(self, point: Point, gradient: Tensor, gap: float) -> Tensor:
-        last = RESTS * gap * (gap / self.gap_before) <= self.enough
+        last = self.rest(gap) * gap <= self.enough
         self.metric.refresh(point, self.l2, self.iterations, self.spread, last)
         return self.metric.direction(gradient, self.l2)
+
+    def rest(self, gap: float) -> float:
+        """Returns what a step is expected to leave of a gap."""
+        return RESTS * gap / self.gap_before if self.iterations else math.inf
+
+    def would_do(self, point: Point, gap: float) -> bool:
+        """Tells whether a step is expected to lead to where the certificate passes; the first one, if it did before."""
+        if not self.iterations:
+            return bool(self.past) and self.past[-1].passes <= 2
+        if self.rest(gap) * gap > self.enough:
+            return False
+        bias_gap = 0.0 if point.coupling is None else self.bias_gap(point)
+        return gap / self.gap_before * bias_gap <= ENOUGH * self.tolerance
 
     def search(self, here: Found, gap: float) -> Found | None:
         """Makes an iteration; None: no step was found."""
         direction, following = self.direction(here.point, here.gradient, gap), self.iterations + 1
         gram = self.metric.wants_gram(following, self.l2)
-        close = CLOSE if self.problem.outputs <= len(self.problem.mean) else NEXT
-        coupling = gram or following in REFRESH or gap <= close * self.tolerance
+        coupling = gram or following in REFRESH or gap <= CLOSE * self.tolerance
+        first = [torch.float64] if self.would_do(here.point, gap) else []
 
         def evaluate(parameters: Tensor) -> Point:
-            return self.at(parameters, gram, coupling)
+            return self.at(parameters, gram, coupling or bool(first), first.pop() if first else self.dtype)
 
         found = search(self.problem, self.l2, here, direction, NOISE[self.dtype], evaluate)
         self.iterations += 1
@@ -280,14 +304,14 @@ class EntryRun:
 
         Where a free bias is what keeps the gap open it makes steps of Newton's, which hardly move the rest.
         """
-        parameters, in_float64 = point.parameters, self.dtype == torch.float64
-        exact = in_float64 and point.coupling is not None
-        if not in_float64 and self.bias_gap(point) > self.enough / 5:
+        parameters, exact = point.parameters, point.exact and point.coupling is not None
+        if not point.exact and self.bias_gap(point) > self.enough / 5:
             if point.coupling is None:
                 point = self.at(point.parameters, False, coupling=True)
             for _ in range(BIAS_STEPS):
                 gap, step = self.bias_gap(point), point.bias_step.abs().max().item()
-                if gap * min(gap, step**2) <= FAR * self.tolerance:
+                least = 0.0 if point.every == 1 else ROUGH
+                if gap * max(min(gap, step**2), least) <= FAR * self.tolerance:
                     break
                 point = self.at(point.with_bias_step(), False, coupling=True)
             parameters, exact = point.with_bias_step(), False
@@ -345,16 +369,16 @@ class EntryRun:
             self.enough = ENOUGH * self.tolerance
 
 
-def extrapolated(past: Sequence[tuple[float, Tensor]], l2: float) -> Tensor:
-    """Returns, at ``l2``, the polynomial in log l2 through solutions (K, D + 1) at other values.
+def extrapolated(past: Sequence[Solution], l2: float) -> Tensor:
+    """Returns, at ``l2``, the polynomial in log l2 through solutions at other values, (K, D + 1).
 
     What rounding leaves to all outputs of a softmax in common is to be taken from it: from value to value extrapolation
     would make a multiple of it, and no step brings it down.
     """
-    x = [math.log(value) for value, _ in past]
-    found = torch.zeros_like(past[0][1])
-    for a, (_, solution) in zip(x, past, strict=True):
-        found += math.prod((math.log(l2) - b) / (a - b) for b in x if b != a) * solution
+    x = [math.log(solution.l2) for solution in past]
+    found = torch.zeros_like(past[0].parameters)
+    for a, solution in zip(x, past, strict=True):
+        found += math.prod((math.log(l2) - b) / (a - b) for b in x if b != a) * solution.parameters
     return found
 
 

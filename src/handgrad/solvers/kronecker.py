@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from handgrad.solvers.centred import FLAT, CentredProblem
+from handgrad.solvers.centred import CentredProblem, Point
 
 MOST_CATEGORIES = 2**24  # that torch.multinomial takes
 
@@ -16,29 +16,20 @@ class KroneckerPreconditioner:
     The Hessian is the mean of the samples' own products ``dp/dz x (x x')``; this is the product of two means.
 
     Args:
-        A: of the outputs, S: of the centred features, both symmetric.
-        flat: the share of the largest curvature of the outputs below which the bias does not move.
+        point: whose coupling A is; s, Q: eigenvalues and eigenvectors of S, that of the centred features.
         free: whether the bias has a column of its own, without penalty; else it is one of the features of S.
     """
 
-    def __init__(self, A: Tensor, s: Tensor, Q: Tensor, free: bool, flat: float = FLAT) -> None:
-        self.a, self.U = torch.linalg.eigh(A)
-        self.s, self.Q = s, Q
-        self.a, self.s, self.free = self.a.clamp_min(0), self.s.clamp_min(0), free
-        # A shift of all softmax's outputs alike bends nothing; rounded, its curvature of 0 would be divided by.
-        self.bent = self.a > flat * self.a.max()
-
-    def bias_step(self, gradient: Tensor) -> Tensor:
-        """Returns the step of a free bias for its gradient, both (K,)."""
-        rotated = self.U.t() @ gradient
-        return self.U @ torch.where(self.bent, rotated / self.a.clamp_min(1e-300), 0.0)
+    def __init__(self, point: Point, s: Tensor, Q: Tensor, free: bool) -> None:
+        a, self.U = point.bends
+        self.point, self.a, self.s, self.Q, self.free = point, a.clamp_min(0), s.clamp_min(0), Q, free
 
     def __call__(self, gradient: Tensor, l2: float) -> Tensor:
         """Returns the step for a gradient, both (K, D + 1)."""
         features = gradient[:, :-1] if self.free else gradient
         scaled = self.U.t() @ features @ self.Q / (torch.outer(self.a, self.s) + l2).clamp_min(1e-300)
         step = self.U @ scaled @ self.Q.t()
-        return torch.cat((step, self.bias_step(gradient[:, -1])[:, None]), 1) if self.free else step
+        return torch.cat((step, -self.point.bias_step_for(gradient[:, -1])[:, None]), 1) if self.free else step
 
 
 def feature_gram(

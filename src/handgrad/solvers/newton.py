@@ -82,7 +82,7 @@ class NewtonMetric:
 
     def refresh(self, point: Point, l2: float, iteration: int, spread: Tensor, last: bool) -> None:
         """Factorizes the Hessian at a point; not where one step by that of the point before will do."""
-        if last and iteration:
+        if last:
             return
         if self.latest is None or self.latest[0] is not point:
             self.at(point.parameters)

@@ -94,9 +94,7 @@ class QuasiNewtonMetric:
             self.draws, self.gram_at = self.draws + 1, l2
         if anew or iteration in (0, *REFRESH):
             assert self.eigen is not None
-            assert point.coupling is not None
-            problem = self.problem
-            self.precondition = KroneckerPreconditioner(point.coupling, *self.eigen, problem.free, problem.flat)
+            self.precondition = KroneckerPreconditioner(point, *self.eigen, self.problem.free)
 
     def direction(self, gradient: Tensor, l2: float) -> Tensor:
         """Returns the step for a gradient, both (K, D + 1)."""
