@@ -5,8 +5,8 @@ import torch
 
 from handgrad.solvers.centred import CentredProblem
 from handgrad.solvers.certificate import certificate, certified_weights, mixed, small_step
-from handgrad.solvers.exact import NUMBERS, Exact
-from tests.solvers.optima import Optimum, drawn, drawn_labels, lowest, plain_one
+from handgrad.solvers.exact import Exact
+from tests.solvers.optima import Optimum, drawn, drawn_labels, lowest, numbers, plain_one
 
 SEEDS = range(24)
 
@@ -102,12 +102,16 @@ def test_of_many_classes_a_part_of_the_samples_is_enough(weighted):
     problem = Optimum(x, y, weight, 1e-3, False, outputs)
     centred = CentredProblem(problem.objective(), x, y, weight, outputs)
     assert centred.every == 8
-    state = problem.solved(Exact(1e-6, 100))
-    (gap,) = state.numbers[:, NUMBERS.index("gap")].tolist()
-    parameters = torch.cat((state.weight[0], state.bias[0][:, None]), 1)
-    J = problem.value(parameters).item()
-    assert (J - lowest(problem, parameters)) / J <= gap <= 1e-6
+    state, best = (problem.solved(Exact(tolerance, 300)) for tolerance in (1e-6, 1e-11))
+    found = numbers(state)
+    assert problem.value(torch.cat((state.weight[0], state.bias[0][:, None]), 1)).item() == pytest.approx(
+        found["objective"], rel=1e-12
+    )
+    assert 1 - numbers(best)["objective"] / found["objective"] <= found["gap"] <= 1e-6
     point = centred.at(centred.centred(state.weight[0], state.bias[0]), coupling=True)
+    r = torch.ones(samples, dtype=torch.float64) if weight is None else weight
+    r = r / r.sum() * (torch.arange(samples) % 8 == 0)
+    assert point.spread == pytest.approx((r @ (x - centred.mean).square().sum(1)).item(), rel=1e-9)
     centred.every = 1
     whole = centred.at(point.parameters, coupling=True)
     torch.testing.assert_close(point.coupling.diagonal(), whole.coupling.diagonal(), rtol=1e-9, atol=0)

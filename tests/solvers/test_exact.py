@@ -224,6 +224,21 @@ def test_two_processes_find_what_one_does(large):
     torch.testing.assert_close(state.numbers[:, 0], alone.numbers[:, 0], rtol=1e-6, atol=0)
 
 
+def test_a_step_that_is_expected_to_do_is_taken_in_float64(large, monkeypatch):
+    """Of the second entry the last step: no pass is made in float32 where the certificate looks."""
+    made, data_term = [], Objective.data_term
+
+    def watched(self, *args, dtype, **more):
+        made.append(dtype)
+        return data_term(self, *args, dtype=dtype, **more)
+
+    monkeypatch.setattr(Objective, "data_term", watched)
+    state = bundled("digits", standardized=True).solved(SOLVER, [10.0, 5.0])
+    iterations, passes = (state.numbers[:, NUMBERS.index(name)].int().tolist() for name in ("iterations", "passes"))
+    assert made[passes[0] :] == [torch.float32, torch.float64]
+    assert iterations[1] == passes[1] == 2
+
+
 @pytest.mark.parametrize("small", [False, True])
 @pytest.mark.parametrize("weighted", [False, True])
 def test_on_a_device_it_finds_the_same_bits_and_waits_for_a_pass_alone(small, weighted, monkeypatch):
