@@ -101,7 +101,7 @@ def test_of_many_classes_a_part_of_the_samples_is_enough(weighted):
     weight = (torch.arange(samples) // outputs % 2).double() if weighted else None
     problem = Optimum(x, y, weight, 1e-3, False, outputs)
     centred = CentredProblem(problem.objective(), x, y, weight, outputs)
-    assert centred.every == 8
+    assert centred.every == 4
     state, best = (problem.solved(Exact(tolerance, 300)) for tolerance in (1e-6, 1e-11))
     found = numbers(state)
     assert problem.value(torch.cat((state.weight[0], state.bias[0][:, None]), 1)).item() == pytest.approx(
@@ -110,7 +110,7 @@ def test_of_many_classes_a_part_of_the_samples_is_enough(weighted):
     assert 1 - numbers(best)["objective"] / found["objective"] <= found["gap"] <= 1e-6
     point = centred.at(centred.centred(state.weight[0], state.bias[0]), coupling=True)
     r = torch.ones(samples, dtype=torch.float64) if weight is None else weight
-    r = r / r.sum() * (torch.arange(samples) % 8 == 0)
+    r = r / r.sum() * (torch.arange(samples) % 4 == 0)
     assert point.spread == pytest.approx((r @ (x - centred.mean).square().sum(1)).item(), rel=1e-9)
     centred.every = 1
     whole = centred.at(point.parameters, coupling=True)

@@ -12,7 +12,8 @@ from torch import Tensor
 from handgrad.errors import InputError
 from handgrad.functions.objective import BLOCK, CACHED, LEAST_ROWS, Objective, moments, targets_by_output
 
-LIGHT, LEAST = 8, 8  # times K / D, of how many samples one is looked at for A: a 30th of a pass; of them K times that
+LIGHT, LEAST = 8, 16  # times K / D, of how many samples one is looked at for A: a 30th of a pass; of them K times that
+ONE = torch.ones((), dtype=torch.float64)
 ROUNDED = 1e-12  # of a mean of squares, from which another number may have been taken
 FLAT = 1e-6  # share of the largest curvature below which a direction of the outputs counts as flat
 
@@ -39,7 +40,7 @@ class Point:
     coupling: Tensor | None = None
     flat: float = FLAT
     every: int = 1
-    scale: Tensor | float = 1.0
+    scale: Tensor = ONE
     spread: float | None = None
     exact: bool = True
 
@@ -47,6 +48,11 @@ class Point:
     def bends(self) -> tuple[Tensor, Tensor]:
         """A's eigenvalues (K,) and eigenvectors (K, K)."""
         return torch.linalg.eigh(self.coupling)
+
+    @property
+    def roughness(self) -> float:
+        """How far from all the samples are that were looked at, by A's diagonal: mean square, relative."""
+        return (self.scale.square() - 1).square().mean().item()
 
     @cached_property
     def bias_step(self) -> Tensor:

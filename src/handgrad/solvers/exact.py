@@ -23,7 +23,7 @@ LEAST_RISE = 0.05  # of the gradient along a step, relative to its slope; else L
 CLOSE = 1e3  # times the tolerance: the last iterations, of which one may be followed by a step of the bias
 FAR = 0.2  # a step of the bias about squares its gap: below that many tolerances it is taken for enough
 RESTS = 4.0  # times gap / the gap before it is what a step by the Hessian before it leaves of the gap
-ROUGH = 5e-4  # what a step of the bias leaves of its gap at most, where A is from a part of the samples
+ROUGH = 0.05  # times the roughness of A is what a step of the bias leaves of its gap
 AGREE = 1e-8  # as far as two evaluations in float64 may differ, relative to their terms
 PATIENCE = 25  # iterations in float32 without a gap that is smaller by a third; then rounding is what is left
 NOISE = {torch.float32: 3e-8, torch.float64: 1e-10}
@@ -310,8 +310,7 @@ class EntryRun:
                 point = self.at(point.parameters, False, coupling=True)
             for _ in range(BIAS_STEPS):
                 gap, step = self.bias_gap(point), point.bias_step.abs().max().item()
-                least = 0.0 if point.every == 1 else ROUGH
-                if gap * max(min(gap, step**2), least) <= FAR * self.tolerance:
+                if gap * max(min(gap, step**2), ROUGH * point.roughness) <= FAR * self.tolerance:
                     break
                 point = self.at(point.with_bias_step(), False, coupling=True)
             parameters, exact = point.with_bias_step(), False
