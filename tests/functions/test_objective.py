@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from handgrad.functions.objective import LOGISTIC, MULTILABEL, SOFTMAX, Objective
+from handgrad.functions.objective import LOGISTIC, MULTILABEL, SOFTMAX, Drawn, Objective
 from tests.functions.contract import LOSSES, STEP, Case, Loss, plain_penalty, relative_error
 from tests.pretended_device import DEVICE, pretended
 
@@ -421,7 +421,7 @@ def test_a_device_is_waited_for_once_however_many_chunks_there_are(name, weighte
 @pytest.mark.parametrize("seed", range(4))
 def test_the_coupling_is_that_of_the_samples_looked_at(name, every, seed, monkeypatch):
     """Of rows that differ from chunk to chunk, in chunks and parts; its diagonal and what was seen, row by row."""
-    rows, L = 5, 2
+    rows, L, drawn = 5, 2, Drawn(5, every, torch.device("cpu"))
     monkeypatch.setattr("handgrad.functions.objective.LEAST_ROWS", rows)
     monkeypatch.setattr("handgrad.functions.objective.CACHED", 1)
     monkeypatch.setattr("handgrad.functions.objective.PARTS", 3)
@@ -434,8 +434,11 @@ def test_the_coupling_is_that_of_the_samples_looked_at(name, every, seed, monkey
     if name != "softmax":
         bends = torch.diag_embed(p * (1 - p))
     r = torch.ones(len(x), dtype=torch.float64) if s is None else s.double()
-    r, n = r / r.sum(), torch.arange(len(x))
-    few = r * (n % every == n // rows % every) if name == "softmax" else r / every
+    r = r / r.sum()
+    own = [torch.arange(rows)[drawn.rows(chunk, rows)].tolist() for chunk in range(every)]
+    assert sorted(row for chunk in own for row in chunk) == list(range(rows)), "each row once in so many chunks"
+    looked_at = torch.tensor([i % rows in own[i // rows % every] for i in range(len(x))])
+    few = r * looked_at if name == "softmax" else r / every
     expected = every * torch.einsum("n,lnjk->ljk", few, bends)
     torch.testing.assert_close(found.coupling, expected, rtol=1e-9, atol=1e-14)
     if every > 1 or name != "softmax":

@@ -270,6 +270,26 @@ def test_extrapolation_is_exact_for_a_parabola():
     torch.testing.assert_close(extrapolated(past, 0.02), solution(0.02))
 
 
+@pytest.mark.parametrize("large", [False, True], ids=["newton", "quasi-newton"])
+@pytest.mark.parametrize("seed", range(6))
+def test_after_an_entry_that_the_null_model_solves_it_goes_on_with_the_same_bits(seed, large, monkeypatch):
+    if large:
+        monkeypatch.setattr(NewtonMetric, "suits", staticmethod(lambda *shape: False))
+    generator = torch.Generator().manual_seed(seed)
+    x, y = torch.randn(400, 8, generator=generator), torch.randint(3, (400,), generator=generator)
+    problem = Optimum(x, y, None, 1.0, False, 3)
+    objective = problem.objective([1e7, 1e-2])
+    whole = begun(SOLVER, objective, 3, 8)
+    SOLVER.step(objective, whole, problem.block(), torch.ones(2))
+    resumed = begun(SOLVER, objective, 3, 8)
+    for name, tensor in resumed.tensors().items():
+        tensor.copy_(whole.tensors()[name])
+    for state in (whole, resumed):
+        SOLVER.step(objective, state, problem.block(), torch.ones(2))
+    assert whole.numbers[0, NUMBERS.index("passes")] <= 1
+    assert all(torch.equal(tensor, whole.tensors()[name]) for name, tensor in resumed.tensors().items())
+
+
 def test_the_last_certificate_is_no_looser_than_the_first():
     """What is refused once asks for more, and then for products in float64."""
     problem = bundled("digits", standardized=True)
@@ -294,8 +314,8 @@ def test_a_process_may_have_one_class_alone():
     x, y = torch.zeros(6, 1, dtype=torch.float64), torch.tensor([0, 0, 0, 1, 1, 1])
     objective = Optimum(x, y, None, 0.1, False, 1).objective()
     at = torch.zeros(1, 1, 1, dtype=torch.float64), torch.zeros(1, 1, dtype=torch.float64)
-    halves = [objective.data_term(*at, x[rows], y[rows], coupling=True) for rows in (slice(0, 3), slice(3, 6))]
-    whole = objective.data_term(*at, x, y, coupling=True)
+    halves = [objective.data_term(*at, x[rows], y[rows], coupling=1) for rows in (slice(0, 3), slice(3, 6))]
+    whole = objective.data_term(*at, x, y, coupling=1)
     assert [half.coupling.item() for half in halves] == [whole.coupling.item()] * 2 == [0.25] * 2
 
 

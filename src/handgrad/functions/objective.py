@@ -100,7 +100,7 @@ class DataTerm(NamedTuple):
         loss: (L,).
         dweight, dbias: (L, K, D) and (L, K).
         coupling: (L, K, K), the derivative of dbias for the bias, where it was asked for; else of no number.
-        bend: (L, K), the diagonal of coupling, from all samples where coupling is from a part; else of no number.
+        bend: (L, K), the diagonal of coupling, from all samples; of a softmax's coupling from all of them of no number.
         seen: (L, D + 2), sums of ``r x``, ``r |x|^2`` and r over the samples of the part, with r[n] as in the mean of
             all; where there is no part, of no number.
     """
@@ -111,6 +111,26 @@ class DataTerm(NamedTuple):
     coupling: Tensor
     bend: Tensor
     seen: Tensor
+
+
+class Drawn:
+    """One in ``every`` row of each chunk, drawn once; of the next chunk others, so that no order of samples hides any.
+
+    Args:
+        rows: of a chunk.
+    """
+
+    def __init__(self, rows: int, every: int, device: torch.device) -> None:
+        order = torch.randperm(rows, generator=torch.Generator().manual_seed(0))
+        self.here = [order[first::every].sort().values for first in range(every)]
+        self.there = [own.to(device) for own in self.here]
+
+    def rows(self, chunk: int, count: int) -> Tensor | slice:
+        """Returns those of a chunk, by its number, of so many rows; a slice where they are all."""
+        if len(self.here) == 1:
+            return slice(None)
+        number = chunk % len(self.here)
+        return self.there[number][: int(torch.searchsorted(self.here[number], count))]
 
 
 class Chunk(NamedTuple):
@@ -325,7 +345,7 @@ class Objective:
         products = dbias.new_zeros(len(bias), side, side)  # the sum of p p', of softmax
         bend = dbias.new_zeros(len(bias), bias.shape[1] if coupling > 1 or (coupling and self.loss.sigmoids) else 0)
         seen = dbias.new_zeros(len(bias), input.shape[1] + 2 if coupling > 1 and side else 0)
-        looked_at: list[Tensor] = []
+        drawn, looked_at = Drawn(rows, coupling, weight.device) if side else None, list[Tensor]()
         cast = weight.new_empty(0 if input.dtype == dtype else min(rows, part.stop - part.start), input.shape[1])
         for first in range(part.start, part.stop, rows):
             chunk = slice(first, min(first + rows, part.stop))
@@ -339,11 +359,10 @@ class Objective:
                 spread[chunk] = 2 * sigmoid_bend(dz[0]).sum(0) if self.loss.sigmoids else softmax_spread(dz[0], y)
             if bend.numel():
                 for sums, few in zip(bend.split(BLOCK, 1), dz.split(BLOCK, 1), strict=True):
-                    size = few.abs()
-                    weighed = size if shares is None else size * share.unsqueeze(1).to(dtype)
-                    sums += weighed.sum(2) - torch.linalg.vecdot(weighed, size)
-            if side:  # in the next chunk the rows next to these, whatever the order of the samples is
-                these = slice((first // rows - first) % coupling, None, coupling)
+                    own = sigmoid_bend(few)
+                    sums += (own if shares is None else own.mul_(share.unsqueeze(1))).sum(2)
+            if drawn is not None:
+                these = drawn.rows(first // rows, len(x))
                 p = softmax_probabilities(dz[..., these], y[these])
                 if seen.numel():
                     terms = moments(x[these].double())

@@ -12,7 +12,7 @@ from torch import Tensor
 from handgrad.errors import InputError
 from handgrad.functions.objective import BLOCK, CACHED, LEAST_ROWS, Objective, moments, targets_by_output
 
-LIGHT, LEAST = 8, 16  # times K / D, of how many samples one is looked at for A: a 30th of a pass; of them K times that
+LIGHT, LEAST = 8, 16  # for A one of 8 K / D samples is looked at, which takes a 30th of a pass; 16 K of them at least
 ONE = torch.ones((), dtype=torch.float64)
 ROUNDED = 1e-12  # of a mean of squares, from which another number may have been taken
 FLAT = 1e-6  # share of the largest curvature below which a direction of the outputs counts as flat
@@ -31,7 +31,7 @@ class Point:
         every: of how many samples one was looked at for A, and counts for them all.
         scale: (K,), by which what these gave was multiplied from both sides, so that A's diagonal is that of all.
         spread: sum of ``r |x - m|^2`` over these; None: all were looked at.
-        exact: whether products were in float64.
+        exact: whether sums and products were in float64.
     """
 
     parameters: Tensor
@@ -148,7 +148,7 @@ class CentredProblem:
         shape = outputs + 1, input.shape[1] + 2
         sums, counts = self.total(self._sums(*shape)).split([shape[0] * shape[1], 2])
         (self.processes, samples), self.weight = counts.tolist(), sums[-1].item()
-        every = min(LIGHT * outputs // input.shape[1], int(samples) // (LEAST * outputs))
+        every = min(LIGHT * outputs // max(input.shape[1], 1), int(samples) // (LEAST * outputs))
         self.every = 1 if self.sigmoids or outputs <= BLOCK else max(every, 1)
         means = (sums / self.weight).view(shape)
         self.mean_of_all, squares = means[-1, :-2], means[-1, -2].item()
@@ -189,7 +189,7 @@ class CentredProblem:
                 sums[:-1] += targets_by_output(target).double() @ terms
             else:  # not by index_add_, which on a device adds in any order
                 sums[:-1].index_put_((target,), terms, accumulate=True)
-        return torch.cat((sums.flatten().cpu(), torch.tensor([1.0, len(self.target)])))
+        return torch.cat((sums.flatten().cpu(), torch.tensor([1.0, len(self.target)], dtype=torch.float64)))
 
     def start(self) -> Tensor:
         """Returns W = 0 and the bias that alone fits best: the logarithms of the classes' shares (0 if it is not free).
@@ -246,7 +246,8 @@ class CentredProblem:
         A = self.centre_outputs(term.coupling[0])
         if every == 1:
             return replace(point, coupling=A)
-        scale = torch.where(A.diagonal() > 0, (term.bend[0] / A.diagonal()).sqrt(), 1.0)
+        seen = (A.diagonal() > 0) & (term.bend[0] > 0)
+        scale = torch.where(seen, (term.bend[0] / A.diagonal()).sqrt(), 1.0)
         found = self.spread_of(term.seen[0])
         return replace(point, coupling=scale[:, None] * A * scale, every=every, scale=scale, spread=found)
 

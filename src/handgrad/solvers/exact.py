@@ -141,7 +141,8 @@ class Exact:
         state.point = problem.null_model()
         entry = self.following(objective, state, active)
         if past := self.past(objective, state):
-            state.point = state.metric.exactly(past[-1].parameters)
+            if not torch.equal(past[-1].parameters, state.point.parameters):
+                state.point = state.metric.exactly(past[-1].parameters)
         elif state.weight[entry].any():
             here = state.weight[entry].cpu(), state.bias[entry].cpu()
             state.point = state.metric.exactly(problem.centred(*here))
