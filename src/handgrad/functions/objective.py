@@ -256,7 +256,7 @@ class Objective:
             torch.zeros_like(bias),
         )
         if self.total is not None:
-            dweight, dbias, loss = _at_once(self.total, (dweight.to(at_least_float32(weight)), dbias, loss))
+            dweight, dbias, loss = self._over_processes(dweight.to(at_least_float32(weight)), dbias, loss)
         dweight, dbias = dweight.to(weight.dtype), dbias.to(bias.dtype)
         self._add_penalty_gradient(dweight, dbias, weight, bias, active)
         return loss, dweight, dbias
@@ -320,7 +320,7 @@ class Objective:
         sums = _at_once(Tensor.cpu, sums)  # here, and not before, a device is waited for
         whole = torch.tensor([samples], dtype=torch.float64) if shares is None else shares.sum(1).cpu()
         if self.total is not None:
-            whole, sums = self.total(whole), _at_once(self.total, sums)
+            whole, sums = self.total(whole), self._over_processes(*sums)
         return DataTerm(*(term / whole.view(-1, *[1] * (term.dim() - 1)) for term in sums))
 
     def _data_term_of_part(
@@ -391,7 +391,7 @@ class Objective:
         sums = _added_up(self._loss_curvature(weight, bias, v, c, chunk) for chunk in chunks)
         hv, hc = sums or (torch.zeros_like(v), torch.zeros_like(c))
         if self.total is not None:
-            hv, hc = _at_once(self.total, (hv, hc))
+            hv, hc = self._over_processes(hv, hc)
         self._add_penalty_gradient(hv, hc, v, c, torch.ones_like(self.l2, dtype=v.dtype))  # linear: its own derivative
         return hv, hc
 
@@ -442,6 +442,11 @@ class Objective:
         for chunk, weight, count in zip(chunks, weights, counts, strict=True):
             if count:
                 yield Chunk((1.0 if share is None else share) * count / whole, weight, chunk)
+
+    def _over_processes(self, *terms: Tensor) -> list[Tensor]:
+        """Adds all terms up over the processes by one call."""
+        assert self.total is not None
+        return _at_once(self.total, terms)
 
 
 def sigmoid_bend(residual: Tensor) -> Tensor:
