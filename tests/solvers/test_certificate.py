@@ -95,9 +95,10 @@ def test_a_bias_that_is_not_feasible_has_a_bound_of_second_order(outputs, every,
 
 
 @pytest.mark.parametrize(("weighted", "noise", "l2"), [(False, 0.1, 1e-5), (True, 1.0, 1e-3)])
-def test_of_many_classes_a_part_of_the_samples_is_enough(weighted, noise, l2):
+def test_of_many_classes_a_part_of_the_samples_is_enough(weighted, noise, l2, monkeypatch):
     """A stride of 4 would see a quarter of the classes, which come one after another, or samples of no weight alone."""
     outputs, samples = 72, 5000
+    monkeypatch.setattr("handgrad.solvers.centred.MANY", 64)
     generator = torch.Generator().manual_seed(0)
     y = torch.arange(samples) // (69 if weighted else 1) % outputs
     centre = torch.randn(outputs, 8, generator=generator, dtype=torch.float64)

@@ -10,9 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from handgrad.errors import InputError
-from handgrad.functions.objective import BLOCK, CACHED, LEAST_ROWS, Objective, moments, targets_by_output
+from handgrad.functions.objective import CACHED, LEAST_ROWS, Objective, moments, targets_by_output
 
 LIGHT, LEAST = 8, 16  # for A one of 8 K / D samples is looked at, which takes a 30th of a pass; 16 K of them at least
+MANY = 256  # outputs; up to so many all samples are looked at, which takes less than to gather a part of them
 ONE = torch.ones((), dtype=torch.float64)
 ROUNDED = 1e-12  # of a mean of squares, from which another number may have been taken
 FLAT = 1e-6  # share of the largest curvature below which a direction of the outputs counts as flat
@@ -149,7 +150,7 @@ class CentredProblem:
         sums, counts = self.total(self._sums(*shape)).split([shape[0] * shape[1], 2])
         (self.processes, samples), self.weight = counts.tolist(), sums[-1].item()
         every = min(LIGHT * outputs // max(input.shape[1], 1), int(samples) // (LEAST * outputs))
-        self.every = 1 if self.sigmoids or outputs <= BLOCK else max(every, 1)
+        self.every = 1 if self.sigmoids or outputs <= MANY else max(every, 1)
         means = (sums / self.weight).view(shape)
         self.mean_of_all, squares = means[-1, :-2], means[-1, -2].item()
         self.mean, self.spread, self.mean_square = torch.zeros_like(self.mean_of_all), 0.0, squares + float(fit_bias)

@@ -21,6 +21,7 @@ ENOUGH = 0.5  # of the tolerance: where an entry's own numbers, which are no pro
 REFUSALS, BIAS_STEPS = 8, 3  # certificates that are asked for, and steps of the bias for each
 LEAST_RISE = 0.05  # of the gradient along a step, relative to its slope; else L-BFGS does not remember it
 CLOSE = 1e3  # times the tolerance: the last iterations, of which one may be followed by a step of the bias
+NEXT = 10.0  # the same where the coupling, of more outputs than features, costs about half a pass or more
 FAR = 0.2  # a step of the bias about squares its gap: below that many tolerances it is taken for enough
 RESTS = 4.0  # times gap / the gap before it is what a step by the Hessian before it leaves of the gap
 ROUGH = 0.05  # times the roughness of A is what a step of the bias leaves of its gap
@@ -282,7 +283,8 @@ class EntryRun:
         """Makes an iteration; None: no step was found."""
         direction, following = self.direction(here.point, here.gradient, gap), self.iterations + 1
         gram = self.metric.wants_gram(following, self.l2)
-        coupling = gram or following in REFRESH or gap <= CLOSE * self.tolerance
+        close = CLOSE if self.problem.outputs <= len(self.problem.mean) * self.problem.every else NEXT
+        coupling = gram or following in REFRESH or gap <= close * self.tolerance
         first = [torch.float64] if self.would_do(here.point, gap) else []
 
         def evaluate(parameters: Tensor) -> Point:
