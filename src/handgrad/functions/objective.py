@@ -121,7 +121,7 @@ class Drawn:
     """
 
     def __init__(self, rows: int, every: int, device: torch.device) -> None:
-        order = torch.randperm(rows, generator=torch.Generator().manual_seed(0))
+        order = torch.randperm(rows if every > 1 else 0, generator=torch.Generator().manual_seed(0))
         self.here = [order[first::every].sort().values for first in range(every)]
         self.there = [own.to(device) for own in self.here]
 
@@ -309,7 +309,8 @@ class Objective:
         parts = [slice(first, min(first + size, samples)) for first in range(0, samples, max(size, 1))]
         # Where a row begins decides about last bits on some processors: it is the same on all devices.
         there = weight.to(place, dtype).contiguous(), bias.to(place, dtype).contiguous()
-        part = partial(self._data_term_of_part, *there, input, target, shares, spread, coupling, rows)
+        drawn = Drawn(rows, coupling, place) if coupling and not self.loss.sigmoids else None
+        part = partial(self._data_term_of_part, *there, input, target, shares, spread, coupling, drawn, rows)
         found = map(part, parts) if self.run is None else self.run([partial(part, rows) for rows in parts])
         sums = list(_added_up(found) or ())
         if coupling and self.loss.sigmoids:
@@ -332,6 +333,7 @@ class Objective:
         shares: Tensor | None,
         spread: Tensor | None,
         coupling: int,
+        drawn: Drawn | None,
         rows: int,
         part: slice,
     ) -> DataTerm:
@@ -341,11 +343,11 @@ class Objective:
         assert residual is not None
         dweight, dbias = torch.zeros_like(flat, dtype=torch.float64), torch.zeros_like(bias, dtype=torch.float64)
         loss = dbias.new_zeros(len(weight))
-        side = bias.shape[1] if coupling and not self.loss.sigmoids else 0
+        side = 0 if drawn is None else bias.shape[1]
         products = dbias.new_zeros(len(bias), side, side)  # the sum of p p', of softmax
         bend = dbias.new_zeros(len(bias), bias.shape[1] if coupling > 1 or (coupling and self.loss.sigmoids) else 0)
         seen = dbias.new_zeros(len(bias), input.shape[1] + 2 if coupling > 1 and side else 0)
-        drawn, looked_at = Drawn(rows, coupling, weight.device) if side else None, list[Tensor]()
+        looked_at: list[Tensor] = []
         cast = weight.new_empty(0 if input.dtype == dtype else min(rows, part.stop - part.start), input.shape[1])
         for first in range(part.start, part.stop, rows):
             chunk = slice(first, min(first + rows, part.stop))
