@@ -71,8 +71,11 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
     weight = torch.zeros(len(l2), int(y.max()) + 1, x.shape[1], dtype=torch.float64)
     if processes > 1:
         meet(rank, processes, request["port"])
-    objective = Objective(SOFTMAX, l2, total=total if processes > 1 else None)
-    return solved(objective, weight, block)
+    try:
+        return solved(Objective(SOFTMAX, l2, total=total if processes > 1 else None), weight, block)
+    finally:
+        if processes > 1:
+            torch.distributed.destroy_process_group()  # a thread of gloo that outlives the interpreter aborts it
 
 
 def meet(rank: int, processes: int, port: int) -> None:

@@ -145,12 +145,10 @@ def test_who_has_met_nobody_leaves_nothing(alone):
     assert leave("an error") == ""
 
 
-def test_one_group_is_made_of_the_meeting():
+def test_one_group_is_made_of_the_meeting_and_ends_with_it():
     meeting = Meeting(Launch("WORLD_SIZE", 1), HashStore(), 1)
-    try:
-        meeting.connect(torch.device("cpu"))
-        meeting.connect(torch.device("cpu"))  # not twice
-        assert torch.distributed.get_world_size() == 1
-    finally:
-        meeting.peers.stop()
-        torch.distributed.destroy_process_group()
+    meeting.connect(torch.device("cpu"))
+    meeting.connect(torch.device("cpu"))  # not twice
+    assert torch.distributed.get_world_size() == 1
+    meeting.end()
+    assert not torch.distributed.is_initialized()

@@ -107,6 +107,8 @@ class Meeting:
             The line of a process that has ended all before; empty where none has.
         """
         before, rank = "", self.launch.rank
+        if not line and torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()  # a thread of gloo that outlives the interpreter aborts it
         with suppress(RuntimeError):  # the store may be gone
             if line or number:
                 why = json.dumps([rank, socket.gethostname(), line, number]).encode()
