@@ -5,7 +5,7 @@ import torch
 
 from handgrad.functions.objective import CACHED, Drawn
 from handgrad.solvers.centred import CentredProblem
-from handgrad.solvers.certificate import certificate, certified_weights, mixed, small_step
+from handgrad.solvers.certificate import certificate, certified_weights, drift, mixed, small_step
 from handgrad.solvers.exact import Exact
 from tests.solvers.optima import Optimum, drawn, drawn_labels, lowest, numbers, plain_one
 
@@ -92,6 +92,26 @@ def test_a_bias_that_is_not_feasible_has_a_bound_of_second_order(outputs, every,
     gap = proof.objective - dual
     assert gap <= proof.gap * proof.objective + 1e-14
     assert proof.gap < 12 * every * size**2, "of first order it would be above that for a small one"
+
+
+@pytest.mark.parametrize("every", [1, 4])
+def test_what_a_step_does_to_the_weights_gradient_is_bounded_and_no_more_than_that(every):
+    """Where all probabilities are 1/2, and the samples that take the step lie at one place, it is the bound itself."""
+    samples = 300
+    few = torch.arange(samples)[Drawn(CACHED // 3, every, torch.device("cpu")).rows(0, samples)]
+    x = torch.full((samples, 3), -1.0, dtype=torch.float64)
+    x[few] = (samples - len(few)) / len(few) + float(every == 1)
+    y = (torch.arange(samples) % 5 < 3).long()
+    centred = CentredProblem(Optimum(x, y, None, 0.1, False, 2).objective(), x, y, None, 2)
+    centred.mean, centred.every = torch.zeros(3, dtype=torch.float64), every
+    centred.spread = 3.0  # around there
+    point = centred.at(torch.zeros(2, 4, dtype=torch.float64), coupling=True)
+    step = point.step_of_few
+    bent = torch.zeros(samples, 2, dtype=torch.float64)
+    bent[few] = 0.5 * (step - step.mean())
+    moved = (bent.t() @ x / samples).norm().item()
+    assert moved > 0
+    assert drift((point.moved(step) @ step).item(), centred, point) == pytest.approx(moved, rel=1e-9)
 
 
 @pytest.mark.parametrize(("weighted", "noise", "l2"), [(False, 0.1, 1e-5), (True, 1.0, 1e-3)])

@@ -135,8 +135,7 @@ def part_after(moved: Tensor, divergence: float, problem: CentredProblem, point:
     t = shares.max().item()  # of several the largest, where it counts little
     if not t < 1:
         return math.inf
-    spread = problem.spread if point.spread is None else point.spread
-    e = math.sqrt(LARGEST_BEND * divergence * spread) if divergence else 0.0
+    e = drift(divergence, problem, point)
     squares = 2 * e * (G + l2 * weight).norm().item() + e**2
     if t:
         M = G + problem.class_sums
@@ -145,6 +144,12 @@ def part_after(moved: Tensor, divergence: float, problem: CentredProblem, point:
         squares += t**2 * (M_norm + e) ** 2 + 2 * t * e * (G_norm + M_norm) - 2 * mixed_away
     entropy = point.loss - (G * weight).sum().item() + e * weight.norm().item() - (left @ c).item()
     return (left @ c).item() + divergence + t * entropy + squares / (2 * l2)
+
+
+def drift(divergence: float, problem: CentredProblem, point: Point) -> float:
+    """Returns the norm of what G moves by at most where p moves for that much of the entropy."""
+    spread = problem.spread if point.spread is None else point.spread
+    return math.sqrt(LARGEST_BEND * divergence * spread) if divergence else 0.0
 
 
 def small_step(step: Tensor, sigmoids: bool) -> Tensor:
