@@ -380,6 +380,35 @@ def test_a_process_without_weight_adds_nothing(name):
         assert_same(found, expected)
 
 
+@pytest.mark.parametrize("samples", [0, 6])
+def test_a_pass_of_a_process_with_few_samples_or_none(name, samples):
+    problem = Problem(name, 1, N=12)
+    parts = [[t[part] for t in problem.samples] for part in (slice(0, samples), slice(samples, 12))]
+    calls = [
+        lambda total, part=part: tuple(
+            replace(problem.objective, total=total).data_term(*problem.parameters, *part, every=1)
+        )
+        for part in parts
+    ]
+    expected = problem.objective.data_term(*problem.parameters, *problem.samples, every=1)
+    for found in in_processes(calls, in_place=True)[0]:
+        assert_same(found, expected)
+
+
+def test_the_order_in_which_threads_end_changes_no_bit(name, monkeypatch):
+    monkeypatch.setattr("handgrad.functions.objective.LEAST_ROWS", 5)
+    monkeypatch.setattr("handgrad.functions.objective.CACHED", 1)
+    problem, orders = Problem(name, 1, N=52), (list, lambda calls: calls[::-1], lambda calls: calls[1::2] + calls[::2])
+    first, *others = (
+        replace(problem.objective, run=lambda calls, order=order: [call() for call in order(calls)]).data_term(
+            *problem.parameters, *problem.samples, every=2
+        )
+        for order in orders
+    )
+    for other in others:
+        assert all(torch.equal(*pair) for pair in zip(first, other, strict=True))
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_rounds_no_share_of_a_process(name, dtype):
     """Three processes with the same samples are one: in half precision a third is not a third, and is not used."""
@@ -427,20 +456,19 @@ def test_the_coupling_is_that_of_the_samples_looked_at(name, every, seed, monkey
     monkeypatch.setattr("handgrad.functions.objective.PARTS", 3)
     problem = Problem(name, seed, N=52, L=L)
     (x, target, s), (weight, bias) = problem.samples, problem.parameters
-    found = problem.objective.data_term(weight, bias, x, target, s, coupling=every)
+    found = problem.objective.data_term(weight, bias, x, target, s, every=every)
     z = torch.einsum("lki,ni->lnk", weight, x) + bias[:, None]
     p = torch.softmax(z, 2) if name == "softmax" else torch.sigmoid(z)
     bends = torch.diag_embed(p) - p[:, :, :, None] * p[:, :, None]
-    if name != "softmax":
-        bends = torch.diag_embed(p * (1 - p))
     r = torch.ones(len(x), dtype=torch.float64) if s is None else s.double()
     r = r / r.sum()
     own = [torch.arange(rows)[drawn.rows(chunk, rows)].tolist() for chunk in range(every)]
     assert sorted(row for chunk in own for row in chunk) == list(range(rows)), "each row once in so many chunks"
     looked_at = torch.tensor([i % rows in own[i // rows % every] for i in range(len(x))])
-    few = r * looked_at if name == "softmax" else r / every
-    expected = every * torch.einsum("n,lnjk->ljk", few, bends)
-    torch.testing.assert_close(found.coupling, expected, rtol=1e-9, atol=1e-14)
+    few = r * looked_at
+    if name == "softmax":
+        expected = every * torch.einsum("n,lnjk->ljk", few, bends)
+        torch.testing.assert_close(found.coupling, expected, rtol=1e-9, atol=1e-14)
     if every > 1 or name != "softmax":
         diagonal = torch.einsum("n,lnk->lk", r, p * (1 - p))
         torch.testing.assert_close(found.bend, diagonal, rtol=1e-9, atol=1e-14)

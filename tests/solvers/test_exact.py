@@ -314,9 +314,9 @@ def test_a_process_may_have_one_class_alone():
     x, y = torch.zeros(6, 1, dtype=torch.float64), torch.tensor([0, 0, 0, 1, 1, 1])
     objective = Optimum(x, y, None, 0.1, False, 1).objective()
     at = torch.zeros(1, 1, 1, dtype=torch.float64), torch.zeros(1, 1, dtype=torch.float64)
-    halves = [objective.data_term(*at, x[rows], y[rows], coupling=1) for rows in (slice(0, 3), slice(3, 6))]
-    whole = objective.data_term(*at, x, y, coupling=1)
-    assert [half.coupling.item() for half in halves] == [whole.coupling.item()] * 2 == [0.25] * 2
+    halves = [objective.data_term(*at, x[rows], y[rows], every=1) for rows in (slice(0, 3), slice(3, 6))]
+    whole = objective.data_term(*at, x, y, every=1)
+    assert [half.bend.item() for half in halves] == [whole.bend.item()] * 2 == [0.25] * 2
 
 
 def test_values_close_to_one_another_take_a_few_iterations_each():

@@ -90,3 +90,11 @@ def test_a_wrong_evaluation_is_refused(outputs, monkeypatch):
     problem = plain_one(outputs=outputs)
     with pytest.raises(GradientError, match="Newton's gradient differs from the proven one by"):
         problem._replace(l2=10.0).solved(Exact(0.5, 100))
+
+
+@pytest.mark.parametrize("outputs", [1, 3])
+def test_a_wrong_coupling_is_refused(outputs, monkeypatch):
+    coupling = NewtonMetric._coupling
+    monkeypatch.setattr(NewtonMetric, "_coupling", lambda self, residual: coupling(self, residual) * 1.001)
+    with pytest.raises(GradientError, match="Newton's coupling differs from the proven one by"):
+        plain_one(outputs=outputs)._replace(l2=10.0).solved(Exact(0.5, 100))

@@ -1,5 +1,6 @@
 """What is minimized: a mean loss and an L2 penalty; its value, its gradient and its Hessian-vector product."""
 
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -99,7 +100,8 @@ class DataTerm(NamedTuple):
     Attributes:
         loss: (L,).
         dweight, dbias: (L, K, D) and (L, K).
-        coupling: (L, K, K), the derivative of dbias for the bias, where it was asked for; else of no number.
+        coupling: (L, K, K), the derivative of dbias for the bias, where it was asked for; of sigmoids, which have none
+            but bend, and else, of no number.
         bend: (L, K), the diagonal of coupling, from all samples; of a softmax's coupling from all of them of no number.
         seen: (L, D + 2), sums of ``r x``, ``r |x|^2`` and r over the samples of the part, with r[n] as in the mean of
             all; where there is no part, of no number.
@@ -285,7 +287,7 @@ class Objective:
         *,
         dtype: torch.dtype = torch.float64,
         spread: Tensor | None = None,
-        coupling: int = 0,
+        every: int = 0,
     ) -> DataTerm:
         """Returns C and its gradient over all samples, by one pass over them: two products, and one softmax between.
 
@@ -298,7 +300,7 @@ class Objective:
             dtype: of the products.
             spread: (N,), takes ``1 - sum_k p^2`` of each sample, of sigmoids ``2 sum_k p (1 - p)``: how much the sample
                 bends the loss; for one classifier.
-            coupling: of how many samples one is looked at for it, and counts for them all; 0: not asked for.
+            every: of how many samples one is looked at for the coupling, and counts for them all; 0: not asked for.
         """
         samples, features = input.shape
         shares = None if sample_weight is None else torch.atleast_2d(sample_weight.double())
@@ -306,18 +308,20 @@ class Objective:
         numbers = CACHED if place.type == "cpu" else ON_DEVICE
         rows = max(LEAST_ROWS, numbers // max(features, bias.numel() // 2))  # logits are not read from memory
         size = -(-samples // (PARTS * rows)) * rows  # of a part, which is a whole number of chunks
-        parts = [slice(first, min(first + size, samples)) for first in range(0, samples, max(size, 1))]
+        starts = range(0, samples, size) if samples else [0]
+        parts = [slice(first, min(first + size, samples)) for first in starts]
         # Where a row begins decides about last bits on some processors: it is the same on all devices.
         there = weight.to(place, dtype).contiguous(), bias.to(place, dtype).contiguous()
-        drawn = Drawn(rows, coupling, place) if coupling and not self.loss.sigmoids else None
-        part = partial(self._data_term_of_part, *there, input, target, shares, spread, coupling, drawn, rows)
-        found = map(part, parts) if self.run is None else self.run([partial(part, rows) for rows in parts])
-        sums = list(_added_up(found) or ())
-        if coupling and self.loss.sigmoids:
-            sums[3] = torch.diag_embed(sums[4])
-        elif coupling:  # dp/dz = diag(p) - p p': p p' are added up, and p is what a row of them adds up to
+        drawn = Drawn(rows, every, place) if every and not self.loss.sigmoids else None
+        part = partial(self._data_term_of_part, *there, input, target, shares, spread, every, drawn, rows)
+        added = InOrder()
+        calls = [partial(added.take, number, partial(part, rows)) for number, rows in enumerate(parts)]
+        _ = [call() for call in calls] if self.run is None else self.run(calls)
+        assert added.sums is not None
+        sums = list(added.sums)
+        if drawn is not None:  # dp/dz = diag(p) - p p': p p' are added up, and p is what a row of them adds up to
             products = sums[3].triu() + sums[3].triu(1).transpose(1, 2)
-            sums[3] = coupling * (torch.diag_embed(products.sum(2)) - products)
+            sums[3] = every * (torch.diag_embed(products.sum(2)) - products)
         sums = _at_once(Tensor.cpu, sums)  # here, and not before, a device is waited for
         whole = torch.tensor([samples], dtype=torch.float64) if shares is None else shares.sum(1).cpu()
         if self.total is not None:
@@ -332,7 +336,7 @@ class Objective:
         target: Tensor,
         shares: Tensor | None,
         spread: Tensor | None,
-        coupling: int,
+        every: int,
         drawn: Drawn | None,
         rows: int,
         part: slice,
@@ -345,8 +349,8 @@ class Objective:
         loss = dbias.new_zeros(len(weight))
         side = 0 if drawn is None else bias.shape[1]
         products = dbias.new_zeros(len(bias), side, side)  # the sum of p p', of softmax
-        bend = dbias.new_zeros(len(bias), bias.shape[1] if coupling > 1 or (coupling and self.loss.sigmoids) else 0)
-        seen = dbias.new_zeros(len(bias), input.shape[1] + 2 if coupling > 1 and side else 0)
+        bend = dbias.new_zeros(len(bias), bias.shape[1] if every > 1 or (every and self.loss.sigmoids) else 0)
+        seen = dbias.new_zeros(len(bias), input.shape[1] + 2 if every > 1 and side else 0)
         looked_at: list[Tensor] = []
         cast = weight.new_empty(0 if input.dtype == dtype else min(rows, part.stop - part.start), input.shape[1])
         for first in range(part.start, part.stop, rows):
@@ -370,8 +374,8 @@ class Objective:
                     terms = moments(x[these].double())
                     seen += terms.sum(0) if shares is None else share[:, these] @ terms
                 looked_at.append(p if shares is None else p.mul_(share[:, None, these].to(dtype).sqrt()))
-                if len(looked_at) == coupling or chunk.stop == part.stop:
-                    add_upper(products, torch.cat(looked_at, 2) if coupling > 1 else p)
+                if len(looked_at) == every or chunk.stop == part.stop:
+                    add_upper(products, torch.cat(looked_at, 2) if every > 1 else p)
                     looked_at.clear()
             if shares is not None:
                 losses, dz = losses * share, dz.mul_(share.unsqueeze(1))
@@ -484,12 +488,35 @@ def _added_up(terms: Iterable[tuple[Tensor, ...]]) -> tuple[Tensor, ...] | None:
     """Adds tuples up, in place of the first; returns None for none."""
     sums = None
     for term in terms:
-        if sums is None:
-            sums = term
-        else:
-            for so_far, more in zip(sums, term, strict=True):
-                so_far.add_(more)
+        sums = _added(sums, term)
     return sums
+
+
+def _added(sums: tuple[Tensor, ...] | None, more: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Adds a tuple to another one, in its place, if there is one yet; returns the sums."""
+    if sums is None:
+        return more
+    for so_far, term in zip(sums, more, strict=True):
+        so_far.add_(term)
+    return sums
+
+
+class InOrder:
+    """Adds up tuples in the order of their numbers, whoever makes them when; keeps those alone that came too early."""
+
+    def __init__(self) -> None:
+        self.sums: tuple[Tensor, ...] | None = None
+        self.early: dict[int, tuple[Tensor, ...]] = {}
+        self.added, self.lock = 0, threading.Lock()
+
+    def take(self, number: int, call: Callable[[], tuple[Tensor, ...]]) -> None:
+        """Makes a call, and takes what it returns."""
+        found = call()
+        with self.lock:
+            self.early[number] = found
+            while self.added in self.early:
+                self.sums = _added(self.sums, self.early.pop(self.added))
+                self.added += 1
 
 
 def _at_once(function: Callable[[Tensor], Tensor], terms: Sequence[Tensor]) -> list[Tensor]:

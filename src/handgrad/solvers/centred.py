@@ -12,7 +12,7 @@ from torch import Tensor
 from handgrad.errors import InputError
 from handgrad.functions.objective import CACHED, LEAST_ROWS, Objective, moments, targets_by_output
 
-LIGHT, LEAST = 8, 16  # for A one of 8 K / D samples is looked at, which takes a 30th of a pass; 16 K of them at least
+LIGHT, LEAST = 8, 16  # for A one of 8 K / D samples is looked at, a 32nd of a pass; 16 K of them at least
 MANY = 256  # outputs; up to so many all samples are looked at, which takes less than to gather a part of them
 ONE = torch.ones((), dtype=torch.float64)
 ROUNDED = 1e-12  # of a mean of squares, from which another number may have been taken
@@ -48,12 +48,15 @@ class Point:
     @cached_property
     def bends(self) -> tuple[Tensor, Tensor]:
         """A's eigenvalues (K,) and eigenvectors (K, K)."""
+        assert self.coupling is not None
+        if not self.flat:  # of sigmoids, a diagonal
+            return self.coupling.diagonal(), torch.eye(len(self.coupling), dtype=self.coupling.dtype)
         return torch.linalg.eigh(self.coupling)
 
     @property
     def roughness(self) -> float:
-        """How far from all the samples are that were looked at, by A's diagonal: mean square, relative."""
-        return (self.scale.square() - 1).square().mean().item()
+        """How far from all the samples are that were looked at, by A's diagonal: mean square, relative to theirs."""
+        return (1 - self.scale.square().reciprocal()).square().mean().item()
 
     @cached_property
     def bias_step(self) -> Tensor:
@@ -114,8 +117,8 @@ class CentredProblem:
         flat: as a point has it: softmax alone has flat directions.
         weight: sum of the samples' weights.
         processes: that share the samples.
-        every: of how many samples one is looked at for a coupling: of softmax's outputs, several times as many as the
-            features, it would take longer than the gradient.
+        every: of how many samples one is looked at for a coupling: of many of softmax's outputs, more than twice as
+            many as the features, it would take longer than the gradient.
         class_shares: weighted mean of y, by output, (K,); class_sums: that of ``y (x - m)'``, (K, D).
         penalized: (D + 1,), 1 where l2 counts a column.
         passes: over the data so far.
@@ -159,6 +162,11 @@ class CentredProblem:
             self.spread = self.spread_of(means[-1])
         self.class_shares = means[:-1, -1]
         self.class_sums = means[:-1, :-2] - torch.outer(self.class_shares, self.mean)
+
+    @property
+    def coupling_is_dear(self) -> bool:
+        """Whether it costs a quarter of a pass or more; of sigmoids it is a diagonal."""
+        return not self.sigmoids and self.outputs > len(self.mean) * self.every
 
     def spread_of(self, sums: Tensor) -> float:
         """Returns the sum of ``r |x - m|^2`` for those of ``r x``, ``r |x|^2`` and r, (D + 2,)."""
@@ -238,13 +246,13 @@ class CentredProblem:
             parameters = self.centred(weight, bias)
         data = self.input, self.target, self.sample_weight
         every = self.every if coupling else 0
-        term = self.objective.data_term(weight[None], bias[None], *data, dtype=dtype, spread=spread, coupling=every)
+        term = self.objective.data_term(weight[None], bias[None], *data, dtype=dtype, spread=spread, every=every)
         dbias = term.dbias[0] * self.fit_bias
         gradient = torch.cat((term.dweight[0] - torch.outer(dbias, self.mean), dbias[:, None]), 1)
         point = Point(parameters, term.loss.item(), gradient, flat=self.flat, exact=dtype == torch.float64)
         if not coupling:
             return point
-        A = self.centre_outputs(term.coupling[0])
+        A = term.bend[0].diag() if self.sigmoids else self.centre_outputs(term.coupling[0])
         if every == 1:
             return replace(point, coupling=A)
         seen = (A.diagonal() > 0) & (term.bend[0] > 0)
@@ -254,10 +262,8 @@ class CentredProblem:
 
     def centre_outputs(self, A: Tensor) -> Tensor:
         """Takes from a coupling what rounding left of how a shift of all softmax's outputs bends the loss: nothing."""
-        if not self.sigmoids:
-            A = A - A.mean(0, keepdim=True)
-            A = A - A.mean(1, keepdim=True)
-        return A
+        A = A - A.mean(0, keepdim=True)
+        return A - A.mean(1, keepdim=True)
 
     def uncentred(self, parameters: Tensor) -> tuple[Tensor, Tensor]:
         """Returns W (K, D) and b (K,) on the features as they are."""

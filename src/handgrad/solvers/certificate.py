@@ -89,8 +89,9 @@ def certified_weights(
 
 def certificate_at_best_bias(problem: CentredProblem, parameters: Tensor, l2: float) -> Certificate:
     """Returns the certificate of parameters (K, D + 1) by way of the best bias for their weights."""
-    point = here = problem.at(parameters, coupling=True)
-    if l2 and problem.free:
+    steps = bool(l2) and problem.free
+    point = here = problem.at(parameters, coupling=steps)
+    if steps:
         for _ in range(BIAS_STEPS):
             weights = weight_part(problem, problem.gradient(point, l2), l2)
             if bias_part(problem, point, l2) <= max(SMALL_PART * weights, 1e-12 * point.loss):
@@ -153,9 +154,8 @@ def drift(divergence: float, problem: CentredProblem, point: Point) -> float:
 
 
 def small_step(step: Tensor, sigmoids: bool) -> Tensor:
-    """Returns a step (K,) of the bias where it moves outputs apart by 1 at most, or a sigmoid by itself; else 0."""
-    near = step.abs() <= 1 if sigmoids else step.max() - step.min() <= 1
-    return torch.where(near, step, 0.0)
+    """Returns a step (K,) of the bias, cut so that it moves outputs apart by 1 at most, or a sigmoid by itself."""
+    return step.clamp(-1, 1) if sigmoids else (step - step.median()).clamp(-0.5, 0.5)
 
 
 def mixed(r: Tensor, mean: Tensor, sigmoids: bool) -> Tensor:

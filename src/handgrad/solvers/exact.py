@@ -21,7 +21,7 @@ ENOUGH = 0.5  # of the tolerance: where an entry's own numbers, which are no pro
 REFUSALS, BIAS_STEPS = 8, 3  # certificates that are asked for, and steps of the bias for each
 LEAST_RISE = 0.05  # of the gradient along a step, relative to its slope; else L-BFGS does not remember it
 CLOSE = 1e3  # times the tolerance: the last iterations, of which one may be followed by a step of the bias
-NEXT = 10.0  # the same where the coupling, of more outputs than features, costs about half a pass or more
+NEXT = 10.0  # the same where the coupling is dear
 FAR = 0.2  # a step of the bias about squares its gap: below that many tolerances it is taken for enough
 RESTS = 4.0  # times gap / the gap before it is what a step by the Hessian before it leaves of the gap
 ROUGH = 0.05  # times the roughness of A is what a step of the bias leaves of its gap
@@ -283,7 +283,7 @@ class EntryRun:
         """Makes an iteration; None: no step was found."""
         direction, following = self.direction(here.point, here.gradient, gap), self.iterations + 1
         gram = self.metric.wants_gram(following, self.l2)
-        close = CLOSE if self.problem.outputs <= len(self.problem.mean) * self.problem.every else NEXT
+        close = NEXT if self.problem.coupling_is_dear else CLOSE
         coupling = gram or following in REFRESH or gap <= close * self.tolerance
         first = [torch.float64] if self.would_do(here.point, gap) else []
 
@@ -324,23 +324,29 @@ class EntryRun:
             if not exact:
                 point = self.metric.exactly(parameters)
             proof = certificate(self.problem, point, self.l2)
-            if not proof.gap > self.tolerance or self.bias_gap(point) < proof.gap / 5 or point.coupling is None:
+            if not proof.gap > self.tolerance or self.bias_gap(point) < proof.gap / 5:
                 break
             parameters, exact = point.with_bias_step(), False
         return point, proof
 
     def is_proven(self, point: Point) -> bool:
-        """Compares Newton's evaluation of a point with the derivative that every run proves.
+        """Compares Newton's evaluation of a point, with its coupling, with the derivative that every run proves.
 
         Raises:
             GradientError: they differ.
         """
         proven = self.problem.at(point.parameters, coupling=True)
+        assert proven.coupling is not None
+        assert point.coupling is not None
         terms = self.problem.class_sums, proven.gradient  # which a gradient is made of
-        scale = sum(term.abs().max().item() for term in terms)
-        far = (proven.gradient - point.gradient).abs().max().item()
-        if far > AGREE * scale or abs(proven.loss - point.loss) > AGREE * max(proven.loss, 1.0):
-            raise GradientError(f"Newton's gradient differs from the proven one by {far:.1e}, of {scale:.1e}")
+        compared = {
+            "loss": (proven.loss - point.loss, max(proven.loss, 1.0)),
+            "gradient": (largest(proven.gradient - point.gradient), sum(map(largest, terms))),
+            "coupling": (largest(proven.coupling - point.coupling), 1.0),  # of probabilities
+        }
+        for name, (far, scale) in compared.items():
+            if abs(far) > AGREE * scale:
+                raise GradientError(f"Newton's {name} differs from the proven one by {abs(far):.1e}, of {scale:.1e}")
         return True
 
     def refined(self, point: Point, proof: Certificate) -> tuple[Point, Certificate]:
@@ -382,6 +388,10 @@ def extrapolated(past: Sequence[Solution], l2: float) -> Tensor:
     for a, solution in zip(x, past, strict=True):
         found += math.prod((math.log(l2) - b) / (a - b) for b in x if b != a) * solution.parameters
     return found
+
+
+def largest(tensor: Tensor) -> float:
+    return tensor.abs().max().item()
 
 
 def spread_out(values: Sequence[float], entry: int, entries: int) -> Tensor:

@@ -18,7 +18,7 @@ class Question(NamedTuple):
     weight: Tensor
     bias: Tensor
     dtype: torch.dtype
-    coupling: int
+    every: int
 
 
 class Joint:
@@ -101,7 +101,7 @@ class Joint:
             self.target,
             self.weights if len(fits) == len(self.weights) else self.weights[fits],
             dtype=asked[0].dtype,
-            coupling=max(question.coupling for question in asked),
+            every=max(question.every for question in asked),
         )
         return [DataTerm(*parts) for parts in zip(*(part.split(1) for part in term), strict=True)]
 
@@ -123,9 +123,9 @@ class Member(Objective):
         *,
         dtype: torch.dtype = torch.float64,
         spread: Tensor | None = None,
-        coupling: int = 0,
+        every: int = 0,
     ) -> DataTerm:
         """Returns what ``Objective.data_term`` does, when all other fits ask too; for one classifier, of no spread."""
         assert self.joint is not None
         assert spread is None
-        return self.joint.ask(self.fit, Question(weight, bias, dtype, coupling))
+        return self.joint.ask(self.fit, Question(weight, bias, dtype, every))

@@ -57,7 +57,8 @@ class NewtonMetric:
         if self.latest is None or self.latest[0] is not point:
             point = self.at(point.parameters)
         assert self.latest is not None
-        A = self.problem.centre_outputs(self.problem.total(self._coupling(self.latest[1])))
+        A = self.problem.total(self._coupling(self.latest[1]))
+        A = A if self.problem.sigmoids else self.problem.centre_outputs(A)
         found = replace(point, coupling=A, flat=self.problem.flat)
         self.latest = found, self.latest[1]
         return found
