@@ -90,6 +90,11 @@ def test_one_of_both_alone_is_no_divergence(last, val, caplog):
     assert not caplog.messages
 
 
+def test_what_samples_weigh_in_a_mini_batch_is_no_divergence(caplog):
+    ended([[1.09] * 3], [[1.11] * 3], val=[1.2] * 3, best=(1.1,) * 3, outputs=3)
+    assert not caplog.messages
+
+
 def test_of_a_stopped_classifier_its_last_own_losses_count(caplog):
     ended([[2.0, 2.0, 2.0]], [[1.0, 1.0, 9.0]], val=[1.0, 1.0, 9.0], active=(1, 1, 0))
     assert not caplog.messages, "what is told of it after its stop has no meaning"

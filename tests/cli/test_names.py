@@ -160,7 +160,8 @@ def test_what_may_be_set_is_accepted(key):
     value = {**dict.fromkeys(CALLBACKS, "null"), **{group: options[0] for group, options in GROUPS.items()}}.get(
         key, "1"
     )
-    check_arguments([*owners(key)[:1], f"{key}={value}"])
+    for owner in owners(key) or [""]:
+        check_arguments([*filter(None, [owner]), f"{key}={value}"])
 
 
 def test_a_setting_is_there_with_the_options_that_have_it():
@@ -168,6 +169,7 @@ def test_a_setting_is_there_with_the_options_that_have_it():
     assert has({}, "optimizer.momentum"), "an experiment may choose it"
     assert not has({"optimizer": ["sgd", "adam"]}, "optimizer.momentum")
     assert has({"data": ["features"]}, "data.shuffle")
+    assert has({"data": ["mnist", "fashion_mnist", "kmnist"]}, "data.digits"), "of one kind"
     assert takes("task", "softmax")
     assert not takes("task", "lr")
 

@@ -200,11 +200,9 @@ def test_experiments_set_settings():
 
 
 def test_every_option_with_settings_of_its_own_names_its_class():
-    for group, option in OPTIONS:
-        defaults = OmegaConf.load(CONF / group / f"{option}.yaml").defaults
-        assert {f"/settings/{group}/{option}": "_here_"} == {
-            key.partition("@")[0]: key.partition("@")[2] for key in defaults if key != "_self_"
-        }
+    for (group, option), node in OPTIONS.items():
+        (named,) = (key for key in OmegaConf.load(CONF / group / f"{option}.yaml").defaults if key != "_self_")
+        assert named == f"/settings/{group}/{option}@_here_" or OPTIONS.get((group, named)) is node
 
 
 @pytest.mark.parametrize("kind", CLASSES, ids=lambda kind: kind.__name__)

@@ -380,7 +380,7 @@ def test_a_run_goes_on_with_the_same_files_only(command, tmp_path, wine):
         ("data=features data.train=win.npz", "win.npz: no such file; did you mean 'wine.npz'?"),
         (
             "data=features data.train=wine.npz data.digits=[1,2]",
-            "data.digits: no such key with data=features; data=mnist has it",
+            "data.digits: no such key with data=features; data=mnist, data=fashion_mnist and data=kmnist have it",
         ),
         ("data.train=wine.npz", "data.train: no such key with data=mnist; data=features has it"),
         ("data=features data.train=wine.npz task=logistic", "there are 3 classes; task=logistic tells exactly 2 apart"),

@@ -15,15 +15,16 @@ from handgrad.models.linear_classifier import LinearClassifier
 
 log = logging.getLogger(__name__)
 NAMED = 3  # l2 values in a warning
-ABOVE = 1.1  # times the loss of weights that are zero; the noise of a validation set is below
+ABOVE = 1.1  # times the loss of weights that are zero; the noise of a set, or of samples' weights, is below
 
 
 class DivergenceCheck(pl.Callback):
     """Raises an InputError that names the loss, the l2 value and the update when a loss becomes NaN or infinite.
 
     A run can also diverge and stay finite. It is warned of at the end: where the mean loss of the last mini-batches
-    and the validation loss are both above the loss before the first update, which no optimum is. The first alone would
-    be noise where mini-batches are few and small, the second alone may be overfitting.
+    and the validation loss are both above the loss before the first update, and that of weights that are zero, which no
+    optimum is. The first alone would be noise where mini-batches are few and small, the second alone may be
+    overfitting.
 
     Nor is it an optimum where the best weights of all have a larger validation loss than weights that are zero, of
     which every class is as probable: of such a classifier it is told in any case, if its solver goes by the loss.
@@ -60,8 +61,8 @@ class DivergenceCheck(pl.Callback):
     def on_train_end(self, trainer: pl.Trainer, pl_module: LinearClassifier) -> None:
         val = pl_module.metrics["loss/val"].tolist() if "loss/val" in pl_module.metrics else self.last
         rows = zip(pl_module.hparams["l2"], self.start, self.last, val, strict=bool(self.start))
-        worse = {l2: (last, start) for l2, start, last, of_val in rows if min(last, of_val) > start}
         zero, best = loss_of_zero(pl_module), pl_module.best_loss.tolist()
+        worse = {l2: (last, start) for l2, start, last, of_val in rows if min(last, of_val) > max(start, ABOVE * zero)}
         useless = {
             l2: (loss, zero)
             for l2, loss, _ in zip(pl_module.hparams["l2"], best, self.start, strict=bool(self.start))

@@ -118,10 +118,17 @@ def sections() -> dict[str, list[str]]:
     found = {"Settings, as key=value": [key for key in SETTINGS if not key.startswith(grouped)]}
     for (group, option), node in OPTIONS.items():
         names = [f"{group}.{name}" for name in node.__annotations__]
-        found[f"With {group}={option}"] = [name for name in names if name in SETTINGS]
+        found[title(group, option)] = [name for name in names if name in SETTINGS]
     for group in ("trainer", "callbacks"):
         found[group.capitalize()] = [key for key in SETTINGS if key.startswith(f"{group}.")]
     return found
+
+
+def title(group: str, option: str) -> str:
+    """Returns what stands above the settings of an option, and of others that have the same ones."""
+    node = OPTIONS.get((group, option))
+    alike = [other for (of, other), theirs in OPTIONS.items() if of == group and theirs is node]
+    return f"With {group}={' or '.join(alike or [option])}"
 
 
 def defaults() -> dict[tuple[str, str], str]:
@@ -131,7 +138,7 @@ def defaults() -> dict[tuple[str, str], str]:
     for path in sorted(CONF.glob("*/*.yaml")):
         group, option = path.parent.name, path.stem
         for key, value in leaves(plain(OmegaConf.load(path)), f"{group}."):
-            values[key, "" if option == "default" else f"With {group}={option}"] = value
+            values[key, "" if option == "default" else title(group, option)] = value
     return {place: linked(value, values) if is_link(value) else written(value) for place, value in values.items()}
 
 

@@ -111,7 +111,7 @@ def check_launcher_setting(word: str, launcher: str) -> None:
     key, settings = word.partition("=")[0], LAUNCHER_SETTINGS[launcher]
     if key not in settings:
         others = [f"hydra/launcher={name}" for name, theirs in LAUNCHER_SETTINGS.items() if key in theirs]
-        more = f"; {' and '.join(others)} has it" if others else nearest(key, settings) or listing([*settings])
+        more = f"; {having(others)}" if others else nearest(key, settings) or listing([*settings])
         raise InputError(f"{key}: no such key with hydra/launcher={launcher}{more}")
     values = values_of(word)
     if len(values) > 1:
@@ -141,7 +141,13 @@ def lacking(key: str, options: Options) -> str:
     group = key.partition(".")[0]
     own = [f"{group}={option}" for option in options.get(group, ())]
     told = " or ".join(own) or f"the option that is chosen for {group}"
-    return f"no such key with {told}; {' and '.join(owners(key))} has it"
+    return f"no such key with {told}; {having(owners(key))}"
+
+
+def having(options: Sequence[str]) -> str:
+    """Returns the words that options have something."""
+    *first, last = options
+    return f"{', '.join(first)} and {last} have it" if first else f"{last} has it"
 
 
 def foreign(key: str, word: str, values: Sequence[Any], options: Options) -> str:

@@ -114,9 +114,9 @@ def train_size() -> Any:
     )
 
 
-def holdout(where: str = "") -> Any:
+def holdout() -> Any:
     return setting(
-        f"share of each class that is held out for validation{where}",
+        "share of each class that is held out for validation",
         ("a number > 0 and < 1", lambda x: is_number(x) and 0 < x < 1),
         "0.2",
     )
@@ -182,7 +182,7 @@ class Features:
     train: Any = setting(
         "features to train on, to be given: .npy, .npz, .safetensors, .pt, .parquet or .csv", FILES, "train.npz"
     )
-    val: Any = setting("features to validate on; null: a share of the training set is held out", FILES, "val.npz")
+    val: Any = setting("features to validate on; null: data.holdout of the training set", FILES, "val.npz")
     test: Any = setting("features to test on; null: there is no test set", FILES, "test.npz")
     train_labels: Any = setting(
         "labels of data.train, also .txt; null: they stand beside the features", FILES, "labels.txt"
@@ -206,7 +206,7 @@ class Features:
         "[cat,dog]",
     )
     label_separator: str = setting("what stands between the names of a sample's labels", ("text", bool), "/")
-    holdout: float = holdout(" where there is no data.val")
+    holdout: float = holdout()
     normalize: str = setting(
         "by the mean, or mean and standard deviation, of the training set; l2: each row to length 1",
         one_of("none", "center", "standardize", "l2"),
@@ -490,6 +490,8 @@ LAUNCHERS: dict[str, type | None] = {
 # The options of groups whose options have settings of their own; conf/ names them as settings/<group>/<option>.
 OPTIONS: dict[tuple[str, str], type] = {
     ("data", "mnist"): MNIST,
+    ("data", "fashion_mnist"): MNIST,
+    ("data", "kmnist"): MNIST,
     ("data", "idx"): IDX,
     ("data", "features"): Features,
     ("optimizer", "sgd"): SGD,
