@@ -1,7 +1,9 @@
 """Lightning's Trainer as it is set up here: a batch is a block, each is validated, and nothing is added."""
 
 import os
+import re
 import signal
+from contextlib import nullcontext
 from itertools import chain
 from pathlib import Path
 
@@ -12,8 +14,35 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from handgrad.callbacks.progress_bar import UpdateProgressBar
 from handgrad.compat import count_updates
-from handgrad.training.trainer import Together, block_trainer
+from handgrad.errors import InputError
+from handgrad.training.trainer import Together, block_trainer, check_devices
 from tests.data.test_base import clouds
+
+
+@pytest.mark.parametrize(
+    ("there", "settings", "line"),
+    [
+        ("", {"accelerator": "gpu"}, "trainer.accelerator=gpu: no such device here; accepted is cpu"),
+        (
+            "mps",
+            {"accelerator": "cuda"},
+            "trainer.accelerator=cuda: no such device here; accepted is gpu or mps or cpu",
+        ),
+        ("", {"accelerator": "cpu", "devices": [0, 1]}, "trainer.devices=[0, 1]: accepted on the CPU is how many"),
+        ("", {"accelerator": "auto", "devices": [0]}, "trainer.devices=[0]: accepted on the CPU is how many processes"),
+        ("cuda", {"accelerator": "cpu", "devices": [0]}, "trainer.devices=[0]: accepted on the CPU is how many"),
+        ("", {"accelerator": "cpu", "devices": 2}, None),
+        ("cuda", {"accelerator": "gpu", "devices": [0, 1]}, None),
+        ("cuda", {"accelerator": "auto", "devices": [1]}, None),
+        ("", {}, None),
+    ],
+)
+def test_devices_that_are_not_there_are_told_in_a_line(there, settings, line, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: there == "cuda")
+    monkeypatch.setattr("torch.backends.mps.is_available", lambda: there == "mps")
+    expected = nullcontext() if line is None else pytest.raises(InputError, match=f"^{re.escape(line)}")
+    with expected:
+        check_devices(settings.get("accelerator", "auto"), settings.get("devices", "auto"))
 
 
 class Recorder(pl.LightningModule):

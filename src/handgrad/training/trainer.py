@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 from pytorch_lightning.plugins.environments import ClusterEnvironment, LightningEnvironment
 from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from handgrad.compat import ignore_known_warnings
+from handgrad.errors import InputError
 from handgrad.files import NOWHERE
 from handgrad.runs.launch import Launch, launched
 from handgrad.runs.meeting import meet
@@ -35,7 +37,11 @@ def block_trainer(
         strategy: ``auto`` or ``ddp``, which ``auto`` is where there are several processes.
         peer_timeout: seconds after which a process that does not come to the others is given up.
         settings: passed on to ``Trainer``; what is fixed here is not to be set.
+
+    Raises:
+        InputError: there is no such device.
     """
+    check_devices(settings.get("accelerator", "auto"), settings.get("devices", "auto"))
     ignore_known_warnings()
     found = launched()
     several = strategy == "ddp" or (found and found.processes > 1) or settings.get("devices", 1) not in (1, "auto", [0])
@@ -58,6 +64,18 @@ def block_trainer(
     # Lightning took it from whatever RANK, SLURM_PROCID or the like it found, and would not let a lone process log.
     rank_zero_only.rank = trainer.global_rank  # type: ignore[attr-defined]
     return trainer
+
+
+def check_devices(accelerator: str, devices: Any) -> None:
+    """Raises an InputError where there is no device of that kind, or devices of the CPU are named by a list."""
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    kinds = [*(["gpu"] if there["cuda"] or there["mps"] else []), *(kind for kind, found in there.items() if found)]
+    if accelerator in ("gpu", *there) and accelerator not in kinds:
+        raise InputError(f"trainer.accelerator={accelerator}: no such device here; accepted is {' or '.join(kinds)}")
+    if (accelerator == "cpu" or kinds == ["cpu"]) and not isinstance(devices, int | str):
+        raise InputError(
+            f"trainer.devices={list(devices)}: accepted on the CPU is how many processes, as trainer.devices=2"
+        )
 
 
 class Launched(ClusterEnvironment):
