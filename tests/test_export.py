@@ -169,7 +169,7 @@ def test_a_missing_package_is_told(format, missing, tmp_path, monkeypatch):
     monkeypatch.delitem(sys.modules, f"{missing}.io", raising=False)
     with pytest.raises(InputError) as error:
         export(KINDS["softmax"], format, tmp_path / f"model{FORMATS[format].ending}")
-    assert str(error.value) == f"{missing} is not installed: pip install 'handgrad[export]'"
+    assert str(error.value) == f"{missing} is not installed: pip install '.[export]'"
     assert not list(tmp_path.iterdir())
 
 

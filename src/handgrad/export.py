@@ -24,8 +24,8 @@ Writes a run's classifier, for features as they are, in a format that others rea
   python -m handgrad.export run=outputs/<run> format=sklearn l2=0.01 out=probe.skops
 
 onnx: input (N, D) float32; outputs label, probabilities and logits. sklearn: a LogisticRegression, saved by skops;
-not of task=multilabel. npz: weight, bias, classes, l2. torch: the state_dict of a torch.nn.Linear. A file that is
-there already is replaced with overwrite=true alone.
+not of task=multilabel. npz: weight, bias, classes, l2, unit_rows. torch: the state_dict of a torch.nn.Linear. A file
+that is there already is replaced with overwrite=true alone.
 """
 OPSET = 17
 
@@ -212,7 +212,7 @@ def imported(*names: str) -> list[Any]:
         return [import_module(name) for name in names]
     except ImportError as error:
         missing = (error.name or names[0]).partition(".")[0]
-        raise InputError(f"{missing} is not installed: pip install 'handgrad[export]'") from error
+        raise InputError(f"{missing} is not installed: pip install '.[export]'") from error
 
 
 FORMATS = {

@@ -190,7 +190,7 @@ def check_resampling(data: LinearDataModule, solver: Solver, lightning: pl.Train
     """Raises an InputError where folds or few-shot draws are asked for and can not be fitted."""
     for name, asked in (("folds", data.fold is not None), ("shots", bool(data.shots))):
         if asked and not solver.one_at_a_time:
-            raise InputError(f"data.{name}: accepted with optimizer=exact; each part has an optimum, and no best stop")
+            raise InputError(f"data.{name}: accepted with optimizer=exact alone; others stop by a validation set")
         if asked and lightning.world_size > 1:
             raise InputError(f"{lightning.world_size} processes: accepted with data.{name} is 1 (trainer.devices=1)")
 

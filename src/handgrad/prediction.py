@@ -411,7 +411,7 @@ def pyarrow_for(out: Path) -> Any:
         import pyarrow
         import pyarrow.parquet
     except ImportError as error:
-        raise InputError(f"{out}: pyarrow writes it, which is not installed: pip install 'handgrad[tables]'") from error
+        raise InputError(f"{out}: pyarrow writes it, which is not installed: pip install '.[tables]'") from error
     return pyarrow
 
 

@@ -70,7 +70,7 @@ BAD = [
     ("data.train_size=70000", "train_size=70000: accepted are 1 to 50000"),
     # combinations
     ("lr=1 l2=2", "lr=1 with l2=2: an SGD step multiplies the weights by 1 - lr * l2 = -1 and diverges"),
-    ("task=logistic data.digits=[1,2,3]", "task=logistic tells exactly 2 apart"),
+    ("task=logistic data.digits=[1,2,3]", "task=logistic: 3 classes; accepted are exactly 2"),
     ("optimizer.lr=1", "optimizer.lr=1: not to be set by itself; set lr instead"),
     ("trainer.max_epochs=3", "trainer.max_epochs: no such key; did you mean 'epochs'?"),
     ("callbacks.results.hparams.seed=1", "seed: no such key; did you mean 'seed'?"),

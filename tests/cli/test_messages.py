@@ -35,13 +35,13 @@ KEYS = [
     ("data.epoch=1", "data.epoch: no such key; did you mean 'epochs'?"),
     ("callbacks.curvs=null", "callbacks.curvs: no such key; did you mean 'callbacks.curves'?"),
     ("trainer.device=2", "trainer.device: no such key; did you mean 'trainer.devices'?"),
-    ("callbacks.weight_images.count=1", "callbacks.weight_images.count: no such key; --cfg job shows those there are"),
+    ("callbacks.weight_images.count=1", "callbacks.weight_images.count: no such key; --help lists those there are"),
     ("data.train=a.npz", "data.train: no such key with the option that is chosen for data; data=features has it"),
     (
         "optimizer.betas=[0,0]",
         "optimizer.betas: no such key with the option that is chosen for optimizer; optimizer=adam has it",
     ),
-    ("zzzz=1", "zzzz: no such key; --cfg job shows those there are"),
+    ("zzzz=1", "zzzz: no such key; --help lists those there are"),
 ]
 
 
@@ -106,7 +106,10 @@ def test_other_errors_of_hydra_and_omegaconf_are_their_first_line():
 
 
 def refuse(**_: object):
-    raise InputError("batch_size=0: accepted is a whole number from 1")
+    try:
+        raise FileNotFoundError(2, "No such file", "below")  # what an error of ours comes from is not what is told
+    except OSError as error:
+        raise InputError("batch_size=0: accepted is a whole number from 1") from error
 
 
 def break_down(**_: object):

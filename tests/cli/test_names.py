@@ -16,20 +16,20 @@ MEANT = [
     ("digits=[3,2]", "digits: no such key; did you mean 'data.digits'?"),
     ("digits=3", "digits: no such key; data.digits accepts a list of two or more different whole numbers"),
     ("optimiser=adam", "optimiser: no such key; did you mean 'optimizer'?"),
-    ("optimiser=lbfgs", "optimiser: no such key; --cfg job"),
+    ("optimiser=lbfgs", "optimiser: no such key; --help"),
     ("Task=softmax", "Task: no such key; did you mean 'task'?"),
     ("device=cuda", "device: no such key; did you mean 'trainer.accelerator'?"),
     ("trainer.device=2", "trainer.device: no such key; did you mean 'trainer.devices'?"),
     ("precision=64", "precision: no such key; trainer.precision accepts one of 32-true"),
-    ("l1=0.1", "l1: no such key; --cfg job"),
+    ("l1=0.1", "l1: no such key; --help"),
     ("tolerance=1e-5", "tolerance: no such key; optimizer=exact has optimizer.tolerance"),
     ("optimizer=exact tolerance=1e-5", "tolerance: no such key; did you mean 'optimizer.tolerance'?"),
     ("folds=5", "folds: no such key; data=features has data.folds"),
     ("data=features folds=5", "folds: no such key; did you mean 'data.folds'?"),
     ("train=a.npz", "train: no such key; data=features has data.train"),
     ("callback.curves=null", "callback.curves: no such key; did you mean 'callbacks.curves'?"),
-    ("callback.curves=5", "callback.curves: no such key; --cfg job"),
-    ("trainer.gpus=1", "trainer.gpus: no such key; --cfg job"),
+    ("callback.curves=5", "callback.curves: no such key; --help"),
+    ("trainer.gpus=1", "trainer.gpus: no such key; --help"),
     # what is refused is not suggested
     (
         "optimizer=adam optimizer.momentum=.9",
@@ -145,7 +145,7 @@ def test_a_launcher_that_is_not_there_is_told_in_a_line(monkeypatch):
     ):
         check_arguments(["-m", SLURM, "l2=0,1"])
     monkeypatch.setattr(names, "find_spec", lambda name: None)
-    with pytest.raises(InputError, match=r"submitit is not installed: pip install 'handgrad\[cluster\]'$"):
+    with pytest.raises(InputError, match=r"submitit is not installed: pip install '\.\[cluster\]'$"):
         check_arguments([LOCAL])
     check_arguments(["hydra/launcher=joblib"])
 

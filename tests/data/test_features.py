@@ -383,7 +383,10 @@ def test_a_run_goes_on_with_the_same_files_only(command, tmp_path, wine):
             "data.digits: no such key with data=features; data=mnist, data=fashion_mnist and data=kmnist have it",
         ),
         ("data.train=wine.npz", "data.train: no such key with data=mnist; data=features has it"),
-        ("data=features data.train=wine.npz task=logistic", "there are 3 classes; task=logistic tells exactly 2 apart"),
+        (
+            "data=features data.train=wine.npz task=logistic",
+            "task=logistic: 3 classes; accepted are exactly 2",
+        ),
         ("data=features data.train=wine.npz data.holdout=1", "data.holdout=1: accepted is a number > 0 and < 1"),
         ("data=features data.train=wine.npz data.class_weight={a:1}", "class_weight: no class 'a'"),
     ],

@@ -9,7 +9,7 @@ from omegaconf.errors import OmegaConfBaseException
 from handgrad.cli.configuration import refusal, written
 from handgrad.cli.names import foreign, lacking
 from handgrad.cli.settings import SETTINGS
-from handgrad.errors import line_of, nearest, one_line_of
+from handgrad.errors import InputError, line_of, nearest, one_line_of
 from handgrad.runs.overrides import parse_overrides
 
 
@@ -37,8 +37,8 @@ def said_of(error: BaseException) -> str | None:
 
 
 def innermost(error: BaseException) -> BaseException:
-    """Returns what an error comes from, below all that only pass it on."""
-    while error.__cause__ is not None:
+    """Returns what an error comes from, below all that only pass it on: what is told of it where that is known."""
+    while error.__cause__ is not None and not isinstance(error, InputError):
         error = error.__cause__
     return error
 

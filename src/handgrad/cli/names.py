@@ -98,7 +98,7 @@ def check_launcher(launcher: str, of_sweep: bool) -> None:
         hint = nearest(launcher, LAUNCHER_SETTINGS)
         raise InputError(f"hydra/launcher={launcher}: accepted is one of {', '.join(LAUNCHER_SETTINGS)}{hint}")
     if launcher.startswith("submitit") and not (find_spec("submitit") and find_spec(SUBMITIT_LAUNCHER)):
-        raise InputError(f"hydra/launcher={launcher}: submitit is not installed: pip install 'handgrad[cluster]'")
+        raise InputError(f"hydra/launcher={launcher}: submitit is not installed: pip install '.[cluster]'")
     missing = [name for name in ("sbatch", "srun") if which(name) is None]
     if launcher == "submitit_slurm" and of_sweep and missing:
         raise InputError(
@@ -155,7 +155,7 @@ def foreign(key: str, word: str, values: Sequence[Any], options: Options) -> str
     if not key:
         return f"{word}: no word of key=value, like l2=2.0"
     if key not in {*ENTRIES, *(name.rpartition(".")[0] for name in ENTRIES)}:
-        return f"{key}: no such key{meant(key, values, options) or '; --cfg job shows those there are'}"
+        return f"{key}: no such key{meant(key, values, options) or '; --help lists those there are'}"
     if more := [name for name in SETTINGS if name.startswith(f"{key}.")]:
         return f"{word}: not to be set as a whole{listing(more)}"
     name = key.rpartition(".")[2]

@@ -227,7 +227,8 @@ class FeatureDataModule(LinearDataModule):
         for shots in self.shots:
             if short := [name for name, count in zip(self.classes, target.bincount(), strict=True) if count < shots]:
                 raise InputError(
-                    f"data.shots={shots}: class {listed(short)} has fewer samples; accepted are fewer shots"
+                    f"data.shots={shots}: class {listed(short)} has fewer samples; accepted is at most "
+                    f"{target.bincount().min()}"
                 )
 
     def weights_of_part(self, index: Tensor) -> Tensor | None:

@@ -147,7 +147,7 @@ def imported(file: File) -> Any:
         import pyarrow.csv
         import pyarrow.parquet
     except ImportError as error:
-        raise InputError(f"{file}: pyarrow reads it, which is not installed: pip install 'handgrad[tables]'") from error
+        raise InputError(f"{file}: pyarrow reads it, which is not installed: pip install '.[tables]'") from error
     return pyarrow
 
 

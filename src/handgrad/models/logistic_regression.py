@@ -20,7 +20,7 @@ class LogisticRegression(LinearClassifier):
     @staticmethod
     def num_outputs(num_classes: int) -> int:
         if num_classes != 2:
-            raise InputError(f"there are {num_classes} classes; task=logistic tells exactly 2 apart")
+            raise InputError(f"task=logistic: {num_classes} classes; accepted are exactly 2, or task=softmax")
         return 1
 
     @staticmethod
