@@ -2,6 +2,7 @@
 
 import csv
 import logging
+import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -50,6 +51,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("slow")
         if {"run", "server", "fresh_compiler"} & fixtures or item.path.parent.name == "torture":
             item.add_marker("no_cover")  # coverage makes these half as long again or twice, and others cover the same
+
+
+@pytest.fixture(autouse=True)
+def restored_environment() -> Iterator[None]:
+    """Takes from the environment what a test has left there: processes that later ones start would find it."""
+    before = dict(os.environ)
+    yield
+    os.environ.clear()
+    os.environ.update(before)
 
 
 @pytest.fixture(scope="session", autouse=True)
