@@ -341,6 +341,8 @@ def test_labels_that_are_none(here):
     np.save("short.npy", NAMES[:-1])
     told = refusal("new.npy", labels="y.npy")
     assert told.startswith("y.npy: labels that the training set does not have: 'merlot'; accepted are 'barbera',")
+    np.savez("other.npz", x=FEATURES, y=np.array([*NAMES[:-1], "merlot"]))
+    assert refusal("other.npz").endswith("'grignolino'; y=null measures nothing")
     assert "short.npy: 177 labels, and 178 rows of features in new.npy" in refusal("new.npy", labels="short.npy")
     assert "no labels beside the features; accepted is labels=<file>" in refusal("new.npy", y="kind")
     np.savez("new.npz", x=FEATURES, kind=NAMES)

@@ -87,7 +87,7 @@ class LinearProbe(ClassifierMixin, BaseEstimator):
         cv_scores_: (folds, L), what ``metric`` gave, where ``cv`` chose.
 
     Raises:
-        ValueError: (by ``fit``) an argument or the data are not as described, in one line.
+        ValueError: (by ``fit``) an argument or the data are not as described, in one line or in scikit-learn's words.
     """
 
     def __init__(

@@ -283,11 +283,17 @@ def new_labels(
     """Returns the classes (N,) that the labels name, of several labels which there are (N, K), 0 or 1.
 
     None: there are no labels, or they are not asked for.
+
+    Raises:
+        InputError: a label is no class of the classifier.
     """
     if y == "null" or (labels is None and y is None and not all(has_labels(shard) for shard in shards.shards)):
         return None
     encode = indicated if classifier.multilabel else encoded
-    return encode(shards.labels, classifier.classes, str(shards.files[-1]))
+    try:
+        return encode(shards.labels, classifier.classes, str(shards.files[-1]))
+    except InputError as error:
+        raise InputError(f"{error}{'' if labels else '; y=null measures nothing'}") from error
 
 
 def has_labels(shard: Shard) -> bool:
