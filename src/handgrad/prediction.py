@@ -293,7 +293,9 @@ def new_labels(
     try:
         return encode(shards.labels, classifier.classes, str(shards.files[-1]))
     except InputError as error:
-        raise InputError(f"{error}{'' if labels else '; y=null measures nothing'}") from error
+        if labels:
+            raise
+        raise InputError(f"{error}; y=null measures nothing") from error
 
 
 def has_labels(shard: Shard) -> bool:

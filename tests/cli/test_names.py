@@ -27,6 +27,7 @@ MEANT = [
     ("folds=5", "folds: no such key; data=features has data.folds"),
     ("data=features folds=5", "folds: no such key; did you mean 'data.folds'?"),
     ("train=a.npz", "train: no such key; data=features has data.train"),
+    ("holdout=.2", "holdout: no such key; data=idx and data=features have data.holdout"),
     ("callback.curves=null", "callback.curves: no such key; did you mean 'callbacks.curves'?"),
     ("callback.curves=5", "callback.curves: no such key; --help"),
     ("trainer.gpus=1", "trainer.gpus: no such key; --help"),

@@ -145,6 +145,18 @@ def test_of_many_classes_a_part_of_the_samples_is_enough(weighted, noise, l2, mo
     assert far < 0.5 * outputs**0.5, "a step of the bias by it would not converge"
 
 
+@pytest.mark.parametrize("step", [[-0.33, 0.33], [-0.44] * 5 + [0.44] * 5, [-0.63, *[0.07] * 9], [0.0, 3.0, 3.2, 9.0]])
+def test_a_step_is_cut_where_it_is_too_long_alone(step):
+    step = torch.tensor(step, dtype=torch.float64)
+    cut = small_step(step, sigmoids=False)
+    assert cut.max() - cut.min() <= 1 + 1e-15
+    if step.max() - step.min() <= 1:
+        torch.testing.assert_close(cut - cut[0], step - step[0])
+    else:
+        assert cut[2] - cut[1] == pytest.approx(0.2), "near the median nothing is cut"
+    assert small_step(step, sigmoids=True).tolist() == step.clamp(-1, 1).tolist()
+
+
 def test_without_penalty_there_is_none():
     problem = drawn(4)._replace(l2=0.0)
     weight = torch.zeros(1, problem.outputs, problem.x.shape[1], dtype=torch.float64)

@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from handgrad.errors import GradientError
+from handgrad import LinearProbe
+from handgrad.errors import GradientError, InputError
 from handgrad.solvers.centred import CentredProblem
 from handgrad.solvers.exact import Exact
 from handgrad.solvers.newton import LARGEST, NewtonMetric, factorized
@@ -96,5 +97,18 @@ def test_a_wrong_evaluation_is_refused(outputs, monkeypatch):
 def test_a_wrong_coupling_is_refused(outputs, monkeypatch):
     coupling = NewtonMetric._coupling
     monkeypatch.setattr(NewtonMetric, "_coupling", lambda self, residual: coupling(self, residual) * 1.001)
-    with pytest.raises(GradientError, match="Newton's coupling differs from the proven one by"):
-        plain_one(outputs=outputs)._replace(l2=10.0).solved(Exact(0.5, 100))
+    for path in ([10.0], [1e9, 1e8, 1e7, 10.0]):  # of which the null model solves all but the last
+        with pytest.raises(GradientError, match="Newton's coupling differs from the proven one by"):
+            LinearProbe(path).fit(plain_one(outputs).x.numpy(), plain_one(outputs).y.numpy())
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_a_column_of_which_few_digits_are_left_is_named(classes):
+    """As seconds since 1970 are; centred before, they are features like others."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(300, 2, generator=generator, dtype=torch.float64)
+    y = ((x[:, 1] + torch.randn(300, generator=generator)).argsort().argsort() * classes // 300).numpy()
+    x[:, 1] += 1.7e9
+    with pytest.raises(InputError, match=r"^column 1 of the features: its mean, 1.7e\+09, is .* normalize=center$"):
+        LinearProbe(1e-6).fit(x, y)
+    assert LinearProbe(1e-6, normalize="center").fit(x, y).gap_ < 1e-6

@@ -22,9 +22,9 @@ class DivergenceCheck(pl.Callback):
     """Raises an InputError that names the loss, the l2 value and the update when a loss becomes NaN or infinite.
 
     A run can also diverge and stay finite. It is warned of at the end: where the mean loss of the last mini-batches
-    and the validation loss are both above the loss before the first update, and that of weights that are zero, which no
-    optimum is. The first alone would be noise where mini-batches are few and small, the second alone may be
-    overfitting.
+    and the validation loss are both above the loss before the first update, and above ``ABOVE`` times that of weights
+    that are zero, which no optimum is. The first alone would be noise where mini-batches are few and small, the second
+    alone may be overfitting.
 
     Nor is it an optimum where the best weights of all have a larger validation loss than weights that are zero, of
     which every class is as probable: of such a classifier it is told in any case, if its solver goes by the loss.

@@ -7,7 +7,7 @@ from hydra.errors import HydraException, InstantiationException, OverrideParseEx
 from omegaconf.errors import OmegaConfBaseException
 
 from handgrad.cli.configuration import refusal, written
-from handgrad.cli.names import foreign, lacking
+from handgrad.cli.names import foreign, lacking, owners
 from handgrad.cli.settings import SETTINGS
 from handgrad.errors import InputError, line_of, nearest, one_line_of
 from handgrad.runs.overrides import parse_overrides
@@ -37,7 +37,7 @@ def said_of(error: BaseException) -> str | None:
 
 
 def innermost(error: BaseException) -> BaseException:
-    """Returns what an error comes from, below all that only pass it on: what is told of it where that is known."""
+    """Returns what an error comes from, below all that only pass it on; an error of ours says it already."""
     while error.__cause__ is not None and not isinstance(error, InputError):
         error = error.__cause__
     return error
@@ -60,7 +60,7 @@ def unknown_key(message: str) -> str | None:
     if not (found := re.match(r"Could not override '([^']+)'", message)):
         return None
     key = found[1]
-    return f"{key}: {lacking(key, {})}" if key in SETTINGS else foreign(key, key, (), {})
+    return f"{key}: {lacking(key, {})}" if owners(key) else foreign(key, key, (), {})
 
 
 def wrong_type(message: str) -> str | None:

@@ -111,7 +111,7 @@ def check_launcher_setting(word: str, launcher: str) -> None:
     key, settings = word.partition("=")[0], LAUNCHER_SETTINGS[launcher]
     if key not in settings:
         others = [f"hydra/launcher={name}" for name, theirs in LAUNCHER_SETTINGS.items() if key in theirs]
-        more = f"; {having(others)}" if others else nearest(key, settings) or listing([*settings])
+        more = f"; {having('it', others)}" if others else nearest(key, settings) or listing([*settings])
         raise InputError(f"{key}: no such key with hydra/launcher={launcher}{more}")
     values = values_of(word)
     if len(values) > 1:
@@ -141,13 +141,13 @@ def lacking(key: str, options: Options) -> str:
     group = key.partition(".")[0]
     own = [f"{group}={option}" for option in options.get(group, ())]
     told = " or ".join(own) or f"the option that is chosen for {group}"
-    return f"no such key with {told}; {having(owners(key))}"
+    return f"no such key with {told}; {having('it', owners(key))}"
 
 
-def having(options: Sequence[str]) -> str:
-    """Returns the words that options have something."""
+def having(what: str, options: Sequence[str]) -> str:
+    """Returns the words that options, one at least, have something."""
     *first, last = options
-    return f"{', '.join(first)} and {last} have it" if first else f"{last} has it"
+    return f"{', '.join(first)} and {last} have {what}" if first else f"{last} has {what}"
 
 
 def foreign(key: str, word: str, values: Sequence[Any], options: Options) -> str:
@@ -179,7 +179,7 @@ def meant(key: str, values: Sequence[Any], options: Options) -> str:
         near = [ALSO[spelled(name)]]
     there = [each for each in near if has(options, each)]
     if len(near) == 1 and not there:
-        return f"; {' and '.join(owners(near[0]))} has {near[0]}"
+        return f"; {having(near[0], owners(near[0]))}"
     if len(there) != 1:
         return ""
     if all(takes(there[0], value) for value in values):

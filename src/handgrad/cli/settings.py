@@ -182,7 +182,7 @@ class Features:
     train: Any = setting(
         "features to train on, to be given: .npy, .npz, .safetensors, .pt, .parquet or .csv", FILES, "train.npz"
     )
-    val: Any = setting("features to validate on; null: data.holdout of the training set", FILES, "val.npz")
+    val: Any = setting("features to validate on; null: a share, data.holdout, of the training set", FILES, "val.npz")
     test: Any = setting("features to test on; null: there is no test set", FILES, "test.npz")
     train_labels: Any = setting(
         "labels of data.train, also .txt; null: they stand beside the features", FILES, "labels.txt"
@@ -487,7 +487,8 @@ LAUNCHERS: dict[str, type | None] = {
 }
 
 
-# The options of groups whose options have settings of their own; conf/ names them as settings/<group>/<option>.
+# The options of groups whose options have settings of their own; conf/ names them as settings/<group>/<option>, or
+# takes those of another option.
 OPTIONS: dict[tuple[str, str], type] = {
     ("data", "mnist"): MNIST,
     ("data", "fashion_mnist"): MNIST,

@@ -316,7 +316,7 @@ class Objective:
         part = partial(self._data_term_of_part, *there, input, target, shares, spread, every, drawn, rows)
         added = InOrder()
         calls = [partial(added.take, number, partial(part, rows)) for number, rows in enumerate(parts)]
-        _ = [call() for call in calls] if self.run is None else self.run(calls)
+        (self.run or in_turn)(calls)
         assert added.sums is not None
         sums = list(added.sums)
         if drawn is not None:  # dp/dz = diag(p) - p p': p p' are added up, and p is what a row of them adds up to
@@ -499,6 +499,11 @@ def _added(sums: tuple[Tensor, ...] | None, more: tuple[Tensor, ...]) -> tuple[T
     for so_far, term in zip(sums, more, strict=True):
         so_far.add_(term)
     return sums
+
+
+def in_turn(calls: Sequence[Callable[[], Any]]) -> list[Any]:
+    """Makes all calls, one after another."""
+    return [call() for call in calls]
 
 
 class InOrder:

@@ -107,8 +107,6 @@ class Meeting:
             The line of a process that has ended all before; empty where none has.
         """
         before, rank = "", self.launch.rank
-        if not line and torch.distributed.is_initialized():
-            torch.distributed.destroy_process_group()  # a thread of gloo that outlives the interpreter aborts it
         with suppress(RuntimeError):  # the store may be gone
             if line or number:
                 why = json.dumps([rank, socket.gethostname(), line, number]).encode()
@@ -116,6 +114,9 @@ class Meeting:
                     before = reason(told)[0]
         linger = 0.0 if self.has_children else LINGER
         self.peers.leave(linger if line or number else self.timeout)
+        with suppress(RuntimeError):
+            if torch.distributed.is_initialized():  # a thread of gloo that outlives the interpreter aborts it
+                torch.distributed.destroy_process_group()
         return before
 
     def watch(self) -> None:

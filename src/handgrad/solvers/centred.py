@@ -12,7 +12,7 @@ from torch import Tensor
 from handgrad.errors import InputError
 from handgrad.functions.objective import CACHED, LEAST_ROWS, Objective, moments, targets_by_output
 
-LIGHT, LEAST = 8, 16  # for A one of 8 K / D samples is looked at, a 32nd of a pass; 16 K of them at least
+LIGHT, LEAST = 8, 16  # for A one of 8 K / D samples is looked at, a 32nd of a pass or a bit more; 16 K at least
 MANY = 256  # outputs; up to so many all samples are looked at, which takes less than to gather a part of them
 ONE = torch.ones((), dtype=torch.float64)
 ROUNDED = 1e-12  # of a mean of squares, from which another number may have been taken

@@ -154,8 +154,15 @@ def drift(divergence: float, problem: CentredProblem, point: Point) -> float:
 
 
 def small_step(step: Tensor, sigmoids: bool) -> Tensor:
-    """Returns a step (K,) of the bias, cut so that it moves outputs apart by 1 at most, or a sigmoid by itself."""
-    return step.clamp(-1, 1) if sigmoids else (step - step.median()).clamp(-0.5, 0.5)
+    """Returns a step (K,) of the bias, cut so that it moves outputs apart by 1 at most, or a sigmoid by itself.
+
+    Of a softmax, for which a shift of all is no step, entries are cut that are further than 1/2 from a number near the
+    median: with the others between, none where none has to be.
+    """
+    if sigmoids:
+        return step.clamp(-1, 1)
+    ends = torch.stack((step.min() + 0.5, step.max() - 0.5)).sort().values
+    return (step - step.median().clamp(*ends)).clamp(-0.5, 0.5)
 
 
 def mixed(r: Tensor, mean: Tensor, sigmoids: bool) -> Tensor:

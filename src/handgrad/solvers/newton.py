@@ -5,10 +5,12 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from handgrad.errors import InputError
 from handgrad.functions.objective import sigmoid_bend, softmax_probabilities
 from handgrad.solvers.centred import CentredProblem, Point
 
 LARGEST, MOST_WORK, MOST_NUMBERS = 1100, 1e9, 2**26  # parameters; operations for a Hessian; numbers p_k x
+FAR_OFF = 1e6  # a mean over a standard deviation: at 1e8 half of a float64's digits are gone
 
 
 class NewtonMetric:
@@ -28,6 +30,17 @@ class NewtonMetric:
         self.s = problem.weights(slice(None)) / problem.weight
         self.residual = problem.objective.loss.residual
         self.latest: tuple[Point, Tensor] | None = None  # with p - y there, (K, N)
+
+    def check_digits(self) -> None:
+        """Raises an InputError where a column lies so far from 0 that few digits tell its samples apart."""
+        far = self.problem.mean.abs() / self.x[:, :-1].square().mean(0).sqrt().clamp_min(1e-300)
+        if far.max() > FAR_OFF:
+            column = int(far.argmax())
+            mean, times = self.problem.mean[column].item(), far[column].item()
+            raise InputError(
+                f"column {column} of the features: its mean, {mean:.3g}, is {times:.1e} times its standard deviation, "
+                f"of which few digits are left; accepted with normalize=center"
+            )
 
     @staticmethod
     def suits(samples: int, features: int, outputs: int, sigmoids: bool = False) -> bool:

@@ -72,7 +72,8 @@ def check_devices(accelerator: str, devices: Any) -> None:
     kinds = [*(["gpu"] if there["cuda"] or there["mps"] else []), *(kind for kind, found in there.items() if found)]
     if accelerator in ("gpu", *there) and accelerator not in kinds:
         raise InputError(f"trainer.accelerator={accelerator}: no such device here; accepted is {' or '.join(kinds)}")
-    if (accelerator == "cpu" or kinds == ["cpu"]) and not isinstance(devices, int | str):
+    on_cpu = accelerator == "cpu" or kinds == ["cpu"]
+    if on_cpu and isinstance(devices, Sequence) and not isinstance(devices, str):
         raise InputError(
             f"trainer.devices={list(devices)}: accepted on the CPU is how many processes, as trainer.devices=2"
         )
