@@ -33,10 +33,12 @@ class NewtonMetric:
 
     def check_digits(self) -> None:
         """Raises an InputError where a column lies so far from 0 that few digits tell its samples apart."""
-        far = self.problem.mean.abs() / self.x[:, :-1].square().mean(0).sqrt().clamp_min(1e-300)
+        columns = self.x[:, :-1]
+        means = self.problem.mean + columns.mean(0)
+        far = means.abs() / columns.std(0, correction=0).clamp_min(1e-300)
         if far.max() > FAR_OFF:
             column = int(far.argmax())
-            mean, times = self.problem.mean[column].item(), far[column].item()
+            mean, times = means[column].item(), far[column].item()
             raise InputError(
                 f"column {column} of the features: its mean, {mean:.3g}, is {times:.1e} times its standard deviation, "
                 f"of which few digits are left; accepted with normalize=center"
