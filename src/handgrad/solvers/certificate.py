@@ -156,8 +156,8 @@ def drift(divergence: float, problem: CentredProblem, point: Point) -> float:
 def small_step(step: Tensor, sigmoids: bool) -> Tensor:
     """Returns a step (K,) of the bias, cut so that it moves outputs apart by 1 at most, or a sigmoid by itself.
 
-    Of a softmax, for which a shift of all is no step, entries are cut that are further than 1/2 from a number near the
-    median: with the others between, none where none has to be.
+    Of a softmax, which a shift of all does not change, what is further than 1/2 from a number near the median is cut;
+    where all fit, nothing is.
     """
     if sigmoids:
         return step.clamp(-1, 1)
