@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from handgrad.data.normalization import by_columns, folded, shift_and_scale, statistics
-from handgrad.data.rows import Rows
+from handgrad.data.rows import Rows, fleeting
 from handgrad.functions.linear_map import linear_map
 from handgrad.functions.objective import Objective
 from handgrad.metrics import Outcome, joined, outcome, outcome_of_labels
@@ -216,11 +216,11 @@ def outcomes(
         keep: whether to keep the (N, C) probabilities.
         run: makes calls, side by side if it likes; None: one after another.
     """
-    rows = max(1, NUMBERS_AT_ONCE // max(input.shape[1], bias.numel()))
+    rows, x = max(1, NUMBERS_AT_ONCE // max(input.shape[1], bias.numel())), fleeting(input)
 
     def of_part(first: int) -> list[Outcome]:
         part = slice(first, first + rows)
-        z = linear_map(input[part].to(weight.dtype), weight) + bias.unsqueeze(2)
+        z = linear_map(x[part].to(weight.dtype), weight) + bias.unsqueeze(2)
         find = outcome if target.dim() == 1 else outcome_of_labels
         return [find(logits.t(), target[part], keep) for logits in z]
 

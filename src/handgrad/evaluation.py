@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from handgrad.data.blocks import Samples
+from handgrad.data.rows import fleeting
 from handgrad.errors import InputError
 from handgrad.functions.linear_map import linear_map
 from handgrad.functions.samples import widest
@@ -80,10 +81,11 @@ def outcome_of(
         weight, bias: (K, D) and (K,), on the features as the set has them.
         keep: whether to keep the (N, C) probabilities.
     """
-    input, target = samples
+    input, target = fleeting(samples[0]), samples[1]
     rows = max(1, NUMBERS_AT_ONCE // max(input.shape[1], len(bias)))
     parts = [slice(first, first + rows) for first in range(0, len(target), rows)]
-    return joined(model.pipeline.run([partial(_of_part, model, weight, bias, samples, part, keep) for part in parts]))
+    find = partial(_of_part, model, weight, bias, (input, target), keep=keep)
+    return joined(model.pipeline.run([partial(find, part) for part in parts]))
 
 
 @torch.inference_mode()

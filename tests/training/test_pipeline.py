@@ -1,10 +1,13 @@
 """Training ahead, in whatever threads and parts, changes no bit, whatever stops in between."""
 
 import threading
+import weakref
 from functools import partial
 
 import pytest
+import torch
 
+from handgrad.data.rows import Rows
 from handgrad.solvers.sgd import SGD
 from handgrad.training.pipeline import Part, Pipeline
 from tests.conftest import results
@@ -23,6 +26,30 @@ def valid(monkeypatch) -> list[bool]:
 
     monkeypatch.setattr(Part, "is_valid", watched)
     return valid
+
+
+def test_results_of_parts_and_rows_from_disk_are_kept_by_nobody(monkeypatch):
+    """Else a set of 20 GB would leave its holes in the heap."""
+    monkeypatch.setattr("handgrad.training.pipeline.READ_AT_ONCE", 30)
+    x = torch.randn(1000, 3, generator=torch.Generator().manual_seed(0))
+    found, most, places = [], 0, set()
+
+    def sums(input, _):
+        nonlocal most
+        found.append(weakref.ref(result := input.sum(0)))
+        most = max(most, sum(each() is not None for each in found))
+        places.add(input.data_ptr())
+        return result
+
+    rows = Rows([x], index=torch.arange(0, 1000, 2))
+    with Pipeline(SGD(lr=0.1), 1) as pipeline:
+        (whole,) = pipeline.sums(1, (sums, (rows, torch.zeros(len(rows)))))
+    assert len(found) == 50
+    assert (most, len(places)) == (2, 1), "that of all so far and the latest; one place that all are read into"
+    expected = torch.zeros(3)
+    for part in rows.in_memory().split(10):
+        expected += part.sum(0)
+    assert torch.equal(whole, expected.double())
 
 
 @pytest.mark.parametrize(("threads", "told"), [("auto", 0), (2, 0), (3, 1), (100, 1)])

@@ -289,6 +289,11 @@ class Joined:
         return found
 
 
+def fleeting(input: Tensor | Rows) -> Tensor | Rows:
+    """Returns rows for whoever keeps none of them; of a tensor itself."""
+    return input.fleeting() if isinstance(input, Rows) else input
+
+
 def locked(rows: Tensor) -> Tensor:
     """Returns page-locked memory for rows like these."""
     return torch.empty(rows.shape, dtype=rows.dtype, pin_memory=True)

@@ -317,7 +317,6 @@ class Objective:
         added = InOrder()
         calls = [partial(added.take, number, partial(part, rows)) for number, rows in enumerate(parts)]
         (self.run or in_turn)(calls)
-        assert added.sums is not None
         sums = list(added.sums)
         if drawn is not None:  # dp/dz = diag(p) - p p': p p' are added up, and p is what a row of them adds up to
             products = sums[3].triu() + sums[3].triu(1).transpose(1, 2)
@@ -507,10 +506,14 @@ def in_turn(calls: Sequence[Callable[[], Any]]) -> list[Any]:
 
 
 class InOrder:
-    """Adds up tuples in the order of their numbers, whoever makes them when; keeps those alone that came too early."""
+    """Adds up tuples in the order of their numbers, whoever makes them when; keeps those alone that came too early.
+
+    Small tensors that stayed, one for each part, would lie between the large ones that come and go, and the C library's
+    heap would grow by as many holes.
+    """
 
     def __init__(self) -> None:
-        self.sums: tuple[Tensor, ...] | None = None
+        self.sums: tuple[Tensor, ...] = ()
         self.early: dict[int, tuple[Tensor, ...]] = {}
         self.added, self.lock = 0, threading.Lock()
 
@@ -520,7 +523,8 @@ class InOrder:
         with self.lock:
             self.early[number] = found
             while self.added in self.early:
-                self.sums = _added(self.sums, self.early.pop(self.added))
+                with torch.inference_mode():  # where these may be made, and only there be added to
+                    self.sums = _added(self.sums or None, self.early.pop(self.added))
                 self.added += 1
 
 

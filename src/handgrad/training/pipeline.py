@@ -21,15 +21,15 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
-from itertools import chain, islice
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from handgrad.data.blocks import Block, Samples
+from handgrad.data.rows import fleeting
 from handgrad.errors import InputError
-from handgrad.functions.objective import Objective
+from handgrad.functions.objective import InOrder, Objective
 from handgrad.solvers.protocol import Progress, Solver, State, copy_entries
 from handgrad.training.processes import cores
 
@@ -195,16 +195,17 @@ class Pipeline:
         Args:
             outputs: numbers per sample that a function computes, which decides how large the parts are.
         """
-        parts = [
-            [partial(on_rows, function, samples, rows) for rows in parts_of(samples, outputs, self.one_at_a_time)]
-            for function, samples in tasks
-        ]
+        sums, calls = [InOrder() for _ in tasks], []
+        for added, (function, (input, target)) in zip(sums, tasks, strict=True):
+            samples = fleeting(input), target
+            parts = enumerate(parts_of(samples, outputs, self.one_at_a_time))
+            calls += [partial(added.take, number, partial(on_rows, function, samples, rows)) for number, rows in parts]
         meanwhile, self.ahead = self.ahead, []
-        results = iter(self.run([*meanwhile, *chain(*parts)])[len(meanwhile) :])
+        self.run([*meanwhile, *calls])
         if self.began is not None:
             self.seconds = time.monotonic() - self.began
-        # In order, whoever made them. A device is waited for here, once for each set.
-        return [sum(islice(results, len(part))).cpu().double() for part in parts]
+        # A device is waited for here, once for each set.
+        return [added.sums[0].cpu().double() for added in sums]
 
     def run(self, calls: Sequence[Callable[[], Any]]) -> list[Any]:
         """Makes all calls, in all threads: each makes the next one as soon as it is free; returns what they return."""
@@ -256,10 +257,10 @@ def parts_of(samples: Samples, outputs: int, cast: bool) -> list[slice]:
     return [slice(first, first + rows) for first in range(0, len(target), rows)]
 
 
-def on_rows(function: Callable[[Tensor, Tensor], Tensor], samples: Samples, rows: slice) -> Tensor:
+def on_rows(function: Callable[[Tensor, Tensor], Tensor], samples: Samples, rows: slice) -> tuple[Tensor]:
     """Returns what a function gives for some samples, which are read here and kept by nobody."""
     input, target = samples
-    return function(input[rows], target[rows])
+    return (function(input[rows], target[rows]),)
 
 
 def here(device: torch.device, processes: int) -> dict[str, str]:
