@@ -216,7 +216,7 @@ def outcomes(
         keep: whether to keep the (N, C) probabilities.
         run: makes calls, side by side if it likes; None: one after another.
     """
-    rows, x = max(1, NUMBERS_AT_ONCE // max(input.shape[1], bias.numel())), fleeting(input)
+    rows, x = max(1, NUMBERS_AT_ONCE // max(input.shape[1], bias.numel())), fleeting(input, weight.dtype)
 
     def of_part(first: int) -> list[Outcome]:
         part = slice(first, first + rows)

@@ -81,7 +81,7 @@ def outcome_of(
         weight, bias: (K, D) and (K,), on the features as the set has them.
         keep: whether to keep the (N, C) probabilities.
     """
-    input, target = fleeting(samples[0]), samples[1]
+    input, target = fleeting(samples[0], torch.promote_types(weight.dtype, torch.float32)), samples[1]
     rows = max(1, NUMBERS_AT_ONCE // max(input.shape[1], len(bias)))
     parts = [slice(first, first + rows) for first in range(0, len(target), rows)]
     find = partial(_of_part, model, weight, bias, (input, target), keep=keep)

@@ -66,9 +66,11 @@ def test_they_are_the_matrix(rows, expected):
     assert torch.equal(first.index_select(0, index[:2]), expected[index[:2]])
 
 
+@pytest.mark.parametrize("dtype", [None, torch.float64])
 @pytest.mark.parametrize(("rows", "expected"), cases())
-def test_fleeting_rows_are_the_same_for_who_keeps_none(rows, expected):
-    rows = rows.fleeting()
+def test_fleeting_rows_are_the_same_for_who_keeps_none(rows, expected, dtype):
+    rows, expected = rows.fleeting(dtype), expected.to(dtype or rows.dtype)
+    assert rows.dtype == expected.dtype
     for part in (slice(0, 9), slice(38, 44), slice(7, 7), slice(15, 60), slice(50, 10**6), slice(None)):
         assert torch.equal(rows[part], expected[part])
     index = torch.tensor([5, 0, 44])
@@ -80,6 +82,8 @@ def test_each_thread_has_fleeting_rows_of_its_own():
     rows = Rows([whole], index).fleeting()
     mine = rows[0:10]
     assert mine.data_ptr() == rows[10:20].data_ptr()  # the memory is used again
+    doubled = rows.fleeting(torch.float64)
+    assert doubled[0:10].data_ptr() == doubled[10:20].data_ptr()
     mine = rows[0:10]
     with ThreadPoolExecutor(1) as pool:
         theirs = pool.submit(lambda: rows[10:20]).result()
