@@ -25,12 +25,13 @@ from handgrad.runs.signals import stopping
 DATA = CONF.parent / "data"
 
 
-# Fixtures of tests that train, start a process, or read or draw much.
+# Fixtures of tests that train, start a process, wait for one another's beats, or read or draw much.
 SLOW = {
     "run",
     "command",
     "start",
     "server",
+    "watches",
     "distributed",
     "tensorboard",
     "browser",

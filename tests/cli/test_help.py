@@ -51,6 +51,7 @@ def test_nothing_that_may_be_typed_is_left_out():
     assert all(split in SETTINGS["data.split"].accepted for split in SPLITS)
 
 
+@pytest.mark.slow
 def test_every_setting_of_a_launcher_is_told_once_with_an_example_that_is_accepted():
     told = [key for settings in launchers().values() for key in settings]
     assert sorted(told) == sorted({key for settings in LAUNCHER_SETTINGS.values() for key in settings})

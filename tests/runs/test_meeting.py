@@ -63,6 +63,7 @@ def test_all_come(meetings):
         other.join()
 
 
+@pytest.mark.slow
 def test_an_error_ends_all_and_names_its_process(meetings):
     assert meetings[1].end("data.npy: no such file") == ""
     for other in (meetings[0], meetings[2]):

@@ -279,6 +279,7 @@ def test_a_signal_to_torchrun_saves_and_the_same_command_goes_on(command, tmp_pa
     assert finished.returncode == 0
 
 
+@pytest.mark.slow
 def test_whoever_fails_ends_all_with_one_line(tmp_path):
     """The folder is in use, as the first process alone can see."""
     with locked(tmp_path / "outputs/run/.lock"):
