@@ -11,7 +11,7 @@ from torch import Tensor
 from handgrad.data.normalization import by_columns, folded, shift_and_scale, statistics
 from handgrad.data.rows import Rows, fleeting
 from handgrad.functions.linear_map import linear_map
-from handgrad.functions.objective import Objective
+from handgrad.functions.objective import Objective, in_turn
 from handgrad.metrics import Outcome, joined, outcome, outcome_of_labels
 from handgrad.solvers.centred import CentredProblem
 from handgrad.solvers.joint import Joint
@@ -225,5 +225,5 @@ def outcomes(
         return [find(logits.t(), target[part], keep) for logits in z]
 
     calls = [partial(of_part, first) for first in range(0, len(target), rows)]
-    parts = [call() for call in calls] if run is None else run(calls)
+    parts = (run or in_turn)(calls)
     return [joined(list(entry)) for entry in zip(*parts, strict=True)]

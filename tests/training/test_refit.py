@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from handgrad.functions.objective import in_turn
 from handgrad.models.softmax_regression import SoftmaxRegression
 from handgrad.solvers.exact import Exact
 from handgrad.solvers.solve import WholeSet, solve
@@ -17,7 +18,7 @@ EXACT = Exact(1e-10, 200)
 def solved(data, weight=None):
     """A model of two entries whose second one is solved on the training set."""
     model = SoftmaxRegression(num_features=2, num_classes=3, l2=[1.0, 0.01]).double()
-    model.pipeline = SimpleNamespace(run=lambda calls: [call() for call in calls])
+    model.pipeline = SimpleNamespace(run=in_turn)
     start = model.weight.detach(), model.bias.detach()
     state = solve(EXACT, model.objective(), *start, [WholeSet(*data.train, weight)] * 2).state
     model.best_weight, model.best_bias = state.weight, state.bias

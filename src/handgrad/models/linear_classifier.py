@@ -16,7 +16,7 @@ from handgrad.data.blocks import Block, Samples
 from handgrad.data.normalization import folded
 from handgrad.errors import InputError
 from handgrad.functions.linear_map import linear_map
-from handgrad.functions.objective import Loss, Objective
+from handgrad.functions.objective import Loss, Objective, in_turn
 from handgrad.functions.samples import widest
 
 log = logging.getLogger(__name__)
@@ -91,9 +91,7 @@ class Alone:
     """Evaluates sets, a part at a time, for a model that was loaded by itself; what trains is a `Pipeline`."""
 
     one_at_a_time = False
-
-    def run(self, calls: Sequence[Callable[[], Any]]) -> list[Any]:
-        return [call() for call in calls]
+    run = staticmethod(in_turn)
 
     def sums(self, outputs: int, *tasks: tuple[Callable[[Tensor, Tensor], Tensor], Samples]) -> list[Tensor]:
         found = []
