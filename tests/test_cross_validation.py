@@ -92,6 +92,7 @@ def guided(monkeypatch, x, y, weights=lambda index: None):
     return problem.guided_by(whole.weight, whole.bias)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [lambda x: x, lambda x: Rows([x[:100], x[100:]])], ids=["memory", "disk"])
 @pytest.mark.parametrize("weighted", [False, True])
 def test_fits_that_share_their_passes_are_those_one_by_one(monkeypatch, weighted, kind):

@@ -24,6 +24,7 @@ from handgrad.metrics import Score
 from tests.finished import classifier_of, finished_run
 
 
+@pytest.mark.slow
 @parametrize_with_checks([LinearProbe(), LinearProbe(l2=[0.1, 0.01], cv=2)])
 def test_it_is_what_scikit_learn_asks_for(estimator, check):
     check(estimator)

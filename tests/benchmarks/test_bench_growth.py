@@ -23,6 +23,7 @@ def test_a_path_that_is_not_proven_is_no_figure():
         row("N", Size(), FOUND | {"gap": 1.1e-6})
 
 
+@pytest.mark.slow
 def test_the_picture_is_written(tmp_path):
     rows = [row(axis, Size(), FOUND) for axis in NAMES.values()]
     picture({"growth": Table("growth", "Growth", COLUMNS, rows)}, tmp_path / "growth.png")

@@ -114,6 +114,7 @@ def test_what_a_step_does_to_the_weights_gradient_is_bounded_and_no_more_than_th
     assert drift((point.moved(step) @ step).item(), centred, point) == pytest.approx(moved, rel=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("weighted", "noise", "l2"), [(False, 0.1, 1e-5), (True, 1.0, 1e-3)])
 def test_of_many_classes_a_part_of_the_samples_is_enough(weighted, noise, l2, monkeypatch):
     """A stride of 4 would see a quarter of the classes, which come one after another, or samples of no weight alone."""

@@ -66,6 +66,7 @@ def test_several_labels_of_a_large_problem(seed, large):
     assert (state.numbers[:, NUMBERS.index("gap")] <= 1e-6).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["wine", "breast_cancer", "digits"])
 @pytest.mark.parametrize("method", ["newton", "quasi-newton"])
 def test_real_data_end_where_scikit_learn_does(name, method, request):
@@ -239,6 +240,7 @@ def test_a_step_that_is_expected_to_do_is_taken_in_float64(large, monkeypatch):
     assert iterations[1] == passes[1] == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("small", [False, True])
 @pytest.mark.parametrize("weighted", [False, True])
 def test_on_a_device_it_finds_the_same_bits_and_waits_for_a_pass_alone(small, weighted, monkeypatch):
