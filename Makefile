@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN = .venv/bin
 ARGS ?=
 
-.PHONY: train exercise check test torture report bench lint lock tensorboard
+.PHONY: train exercise check quick test torture report bench lint lock tensorboard
 
 train: .venv/ready
 	$(BIN)/python train.py $(ARGS)
@@ -12,8 +12,11 @@ train: .venv/ready
 exercise: .venv/ready
 	@$(BIN)/python -m exercise $(ARGS) || [ $$? -eq 3 ]
 
-# What is quick enough to be run before every commit.
-check: .venv/ready lint
+# What is quick enough to be run before every commit; types are checked beside the tests, which seldom need both cores.
+check: .venv/ready
+	@$(MAKE) --no-print-directory -j 2 lint quick
+
+quick: .venv/ready
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m "not slow and not torture" $(ARGS)
 
 test: .venv/ready lint
